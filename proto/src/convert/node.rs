@@ -1,0 +1,143 @@
+//! Nodes: facts, capacity, images, conditions.
+
+use super::{InvalidMessage, parse, require};
+use crate::model::{ImageInfo, NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodeStatus};
+use crate::types as wire;
+
+impl From<ImageInfo> for wire::Image {
+    fn from(image: ImageInfo) -> Self {
+        Self {
+            reference: image.reference.into(),
+            digest: image.digest,
+            size_bytes: image.size_bytes,
+            imported_at_unix_ms: image.imported_at_unix_ms,
+        }
+    }
+}
+
+impl TryFrom<wire::Image> for ImageInfo {
+    type Error = InvalidMessage;
+
+    fn try_from(image: wire::Image) -> Result<Self, InvalidMessage> {
+        Ok(Self {
+            reference: parse("images.reference", &image.reference)?,
+            digest: image.digest,
+            size_bytes: image.size_bytes,
+            imported_at_unix_ms: image.imported_at_unix_ms,
+        })
+    }
+}
+
+impl From<NodeFacts> for wire::NodeFacts {
+    fn from(f: NodeFacts) -> Self {
+        Self {
+            hostname: f.hostname,
+            kernel: f.kernel,
+            architecture: f.architecture,
+            cpus: f.cpus,
+            memory_bytes: f.memory_bytes,
+            cgroup_version: f.cgroup_version,
+            containerd_version: f.containerd_version,
+            daemon_version: f.daemon_version,
+            boot_id: f.boot_id,
+        }
+    }
+}
+
+impl From<wire::NodeFacts> for NodeFacts {
+    fn from(f: wire::NodeFacts) -> Self {
+        Self {
+            hostname: f.hostname,
+            kernel: f.kernel,
+            architecture: f.architecture,
+            cpus: f.cpus,
+            memory_bytes: f.memory_bytes,
+            cgroup_version: f.cgroup_version,
+            containerd_version: f.containerd_version,
+            daemon_version: f.daemon_version,
+            boot_id: f.boot_id,
+        }
+    }
+}
+
+impl From<NodeStatus> for wire::NodeStatus {
+    fn from(s: NodeStatus) -> Self {
+        let condition = |c: NodeCondition| wire::Condition {
+            r#type: c.kind,
+            is_true: c.is_true,
+            reason: c.reason,
+            message: c.message,
+        };
+        Self {
+            facts: Some(s.facts.into()),
+            cpu_allocatable_millis: s.capacity.cpu_allocatable_millis,
+            memory_allocatable_bytes: s.capacity.memory_allocatable_bytes,
+            sandboxes_max: s.capacity.sandboxes_max,
+            images: s.images.into_iter().map(Into::into).collect(),
+            conditions: s.conditions.into_iter().map(condition).collect(),
+            usage: Some(wire::NodeUsage {
+                memory_used_bytes: s.load.memory_used_bytes,
+                memory_available_bytes: s.load.memory_available_bytes,
+                load1_milli: s.load.load1_milli,
+                disk_free_bytes: s.load.disk_free_bytes,
+            }),
+        }
+    }
+}
+
+impl TryFrom<wire::NodeStatus> for NodeStatus {
+    type Error = InvalidMessage;
+
+    fn try_from(s: wire::NodeStatus) -> Result<Self, InvalidMessage> {
+        let condition = |c: wire::Condition| NodeCondition {
+            kind: c.r#type,
+            is_true: c.is_true,
+            reason: c.reason,
+            message: c.message,
+        };
+        let load = require("usage", s.usage)?;
+        Ok(Self {
+            facts: require("facts", s.facts)?.into(),
+            capacity: NodeCapacity {
+                cpu_allocatable_millis: s.cpu_allocatable_millis,
+                memory_allocatable_bytes: s.memory_allocatable_bytes,
+                sandboxes_max: s.sandboxes_max,
+            },
+            images: s.images.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            conditions: s.conditions.into_iter().map(condition).collect(),
+            load: NodeLoad {
+                memory_used_bytes: load.memory_used_bytes,
+                memory_available_bytes: load.memory_available_bytes,
+                load1_milli: load.load1_milli,
+                disk_free_bytes: load.disk_free_bytes,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_survives_the_wire() {
+        let status = NodeStatus {
+            facts: NodeFacts { hostname: "n1".into(), cpus: 2, ..NodeFacts::default() },
+            capacity: NodeCapacity { cpu_allocatable_millis: 2000, memory_allocatable_bytes: 1, sandboxes_max: 9 },
+            images: vec![ImageInfo {
+                reference: "roost/desktop".parse().unwrap(),
+                digest: "sha256:0".into(),
+                size_bytes: 5,
+                imported_at_unix_ms: 6,
+            }],
+            conditions: vec![NodeCondition {
+                kind: "ContainerdReady".into(),
+                is_true: true,
+                reason: "ok".into(),
+                message: String::new(),
+            }],
+            load: NodeLoad { memory_used_bytes: 1, memory_available_bytes: 2, load1_milli: 3, disk_free_bytes: 4 },
+        };
+        assert_eq!(NodeStatus::try_from(wire::NodeStatus::from(status.clone())), Ok(status));
+    }
+}

@@ -1,0 +1,263 @@
+//! Sandboxes: spec and observation.
+
+use super::{InvalidMessage, WireEnum, optional, parse, require, wire_enum};
+use crate::model::{
+    DisplayKind, DisplaySpec, DisplayState, Isolation, Observed, Phase, Readiness, Resources, RunState, SandboxSpec,
+    Stage, StageTiming, Usage, Validate, WindowManager,
+};
+use crate::types as wire;
+
+wire_enum!(DisplayKind, wire::DisplayKind, "display.kind", { Xvfb <=> Xvfb });
+wire_enum!(WindowManager, wire::WindowManager, "window_manager", { None <=> None, Image <=> Image });
+wire_enum!(RunState, wire::RunState, "run_state", { Running <=> Running, Stopped <=> Stopped, Deleted <=> Deleted });
+wire_enum!(Phase, wire::Phase, "phase", {
+    Pending <=> Pending, Starting <=> Starting, Ready <=> Ready, Stopping <=> Stopping,
+    Stopped <=> Stopped, Failed <=> Failed, Deleting <=> Deleting, Gone <=> Gone,
+});
+wire_enum!(Stage, wire::Stage, "stage", {
+    Ledger <=> Ledger, Namespaces <=> Namespaces, Rootfs <=> Rootfs, DisplayContainer <=> DisplayContainer,
+    DisplayServer <=> DisplayServer, Workload <=> Workload, WindowManager <=> WindowManager,
+    Readiness <=> Readiness, FirstFrame <=> FirstFrame,
+});
+
+impl From<SandboxSpec> for wire::SandboxSpec {
+    fn from(spec: SandboxSpec) -> Self {
+        Self {
+            template: spec.template.into(),
+            image: spec.image.into(),
+            command: spec.command,
+            env: spec.env.into_iter().collect(),
+            working_dir: spec.working_dir.unwrap_or_default(),
+            display: Some(spec.display.into()),
+            window_manager: spec.window_manager.to_wire(),
+            readiness: Some(spec.readiness.into()),
+            resources: Some(spec.resources.into()),
+            isolation: Some(wire::Isolation { nested_user_namespaces: spec.isolation.nested_user_namespaces }),
+            stop_grace_ms: spec.stop_grace_ms,
+            start_timeout_ms: spec.start_timeout_ms,
+        }
+    }
+}
+
+impl TryFrom<wire::SandboxSpec> for SandboxSpec {
+    type Error = InvalidMessage;
+
+    fn try_from(spec: wire::SandboxSpec) -> Result<Self, InvalidMessage> {
+        let spec = Self {
+            template: parse("template", &spec.template)?,
+            image: parse("image", &spec.image)?,
+            command: spec.command,
+            env: spec.env.into_iter().collect(),
+            working_dir: optional(spec.working_dir),
+            display: require("display", spec.display)?.try_into()?,
+            window_manager: WindowManager::from_wire(spec.window_manager)?,
+            readiness: spec.readiness.unwrap_or_default().into(),
+            resources: require("resources", spec.resources)?.into(),
+            isolation: spec.isolation.unwrap_or_default().into(),
+            stop_grace_ms: spec.stop_grace_ms,
+            start_timeout_ms: spec.start_timeout_ms,
+        };
+        spec.validate().map_err(InvalidMessage)?;
+        Ok(spec)
+    }
+}
+
+impl From<DisplaySpec> for wire::DisplaySpec {
+    fn from(display: DisplaySpec) -> Self {
+        Self {
+            kind: display.kind.to_wire(),
+            width_px: display.width_px,
+            height_px: display.height_px,
+            glx: display.glx,
+        }
+    }
+}
+
+impl TryFrom<wire::DisplaySpec> for DisplaySpec {
+    type Error = InvalidMessage;
+
+    fn try_from(display: wire::DisplaySpec) -> Result<Self, InvalidMessage> {
+        Ok(Self {
+            kind: DisplayKind::from_wire(display.kind)?,
+            width_px: display.width_px,
+            height_px: display.height_px,
+            glx: display.glx,
+        })
+    }
+}
+
+impl From<Readiness> for wire::Readiness {
+    fn from(readiness: Readiness) -> Self {
+        Self {
+            probe: match readiness {
+                Readiness::None => None,
+                Readiness::WindowTitle(title) => Some(wire::readiness::Probe::WindowTitle(title)),
+            },
+        }
+    }
+}
+
+impl From<wire::Readiness> for Readiness {
+    fn from(readiness: wire::Readiness) -> Self {
+        match readiness.probe {
+            None => Self::None,
+            Some(wire::readiness::Probe::WindowTitle(title)) => Self::WindowTitle(title),
+        }
+    }
+}
+
+impl From<wire::Isolation> for Isolation {
+    fn from(isolation: wire::Isolation) -> Self {
+        Self { nested_user_namespaces: isolation.nested_user_namespaces }
+    }
+}
+
+impl From<Resources> for wire::Resources {
+    fn from(r: Resources) -> Self {
+        Self {
+            cpu_request_millis: r.cpu_request_millis,
+            cpu_limit_millis: r.cpu_limit_millis,
+            memory_request_bytes: r.memory_request_bytes,
+            memory_limit_bytes: r.memory_limit_bytes,
+            pids_limit: r.pids_limit,
+            shm_bytes: r.shm_bytes,
+        }
+    }
+}
+
+impl From<wire::Resources> for Resources {
+    fn from(r: wire::Resources) -> Self {
+        Self {
+            cpu_request_millis: r.cpu_request_millis,
+            cpu_limit_millis: r.cpu_limit_millis,
+            memory_request_bytes: r.memory_request_bytes,
+            memory_limit_bytes: r.memory_limit_bytes,
+            pids_limit: r.pids_limit,
+            shm_bytes: r.shm_bytes,
+        }
+    }
+}
+
+impl From<Usage> for wire::Usage {
+    fn from(u: Usage) -> Self {
+        Self { memory_bytes: u.memory_bytes, cpu_us: u.cpu_us, shm_bytes: u.shm_bytes, pids: u.pids }
+    }
+}
+
+impl From<wire::Usage> for Usage {
+    fn from(u: wire::Usage) -> Self {
+        Self { memory_bytes: u.memory_bytes, cpu_us: u.cpu_us, shm_bytes: u.shm_bytes, pids: u.pids }
+    }
+}
+
+impl From<StageTiming> for wire::StageTiming {
+    fn from(t: StageTiming) -> Self {
+        Self { stage: t.stage.to_wire(), begin_us: t.begin_us, duration_us: t.duration_us }
+    }
+}
+
+impl TryFrom<wire::StageTiming> for StageTiming {
+    type Error = InvalidMessage;
+
+    fn try_from(t: wire::StageTiming) -> Result<Self, InvalidMessage> {
+        Ok(Self { stage: Stage::from_wire(t.stage)?, begin_us: t.begin_us, duration_us: t.duration_us })
+    }
+}
+
+impl wire::SandboxObserved {
+    /// The message for one sandbox; [`Observed`] itself does not hold the id.
+    #[must_use]
+    pub fn new(sandbox_id: &crate::id::SandboxId, o: Observed) -> Self {
+        Self {
+            sandbox_id: sandbox_id.to_string(),
+            observed_generation: o.observed_generation,
+            revision: o.revision,
+            phase: o.phase.to_wire(),
+            stage: o.stage.map_or(0, WireEnum::to_wire),
+            reason: o.reason.unwrap_or_default(),
+            message: o.message.unwrap_or_default(),
+            stages: o.stages.into_iter().map(Into::into).collect(),
+            // The wire counts from 1, so that 0 can mean "not known".
+            display_number: o.display.map_or(0, |d| d.number.saturating_add(1)),
+            ready_at_unix_ms: o.ready_at_unix_ms.unwrap_or_default(),
+            starts: o.starts,
+            exit_code: o.exit_code,
+            usage: o.usage.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<wire::SandboxObserved> for Observed {
+    type Error = InvalidMessage;
+
+    fn try_from(o: wire::SandboxObserved) -> Result<Self, InvalidMessage> {
+        Ok(Self {
+            observed_generation: o.observed_generation,
+            revision: o.revision,
+            phase: Phase::from_wire(o.phase)?,
+            stage: if o.stage == 0 { None } else { Some(Stage::from_wire(o.stage)?) },
+            reason: optional(o.reason),
+            message: optional(o.message),
+            stages: o.stages.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            display: o.display_number.checked_sub(1).map(|number| DisplayState { number }),
+            ready_at_unix_ms: (o.ready_at_unix_ms != 0).then_some(o.ready_at_unix_ms),
+            starts: o.starts,
+            exit_code: o.exit_code,
+            usage: o.usage.map(Into::into),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::SandboxId;
+
+    fn spec() -> SandboxSpec {
+        serde_json::from_str(
+            r#"{"template":"desktop","image":"roost/desktop","command":["/bin/true","x"],"env":{"A":"b"},
+                "working_dir":"/tmp","display":{"glx":true},"readiness":{"window_title":"Roost"},
+                "isolation":{"nested_user_namespaces":true}}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_spec_survives_the_wire() {
+        let message: wire::SandboxSpec = spec().into();
+        assert_eq!(SandboxSpec::try_from(message), Ok(spec()));
+    }
+
+    #[test]
+    fn a_spec_from_outside_is_validated() {
+        let mut message: wire::SandboxSpec = spec().into();
+        if let Some(resources) = &mut message.resources {
+            resources.shm_bytes = 1;
+        }
+        let InvalidMessage(errors) = SandboxSpec::try_from(message).unwrap_err();
+        assert_eq!(errors[0].field, "resources.shm_bytes");
+    }
+
+    #[test]
+    fn an_observation_survives_the_wire() {
+        let observed = Observed {
+            phase: Phase::Starting,
+            stage: Some(Stage::Rootfs),
+            stages: vec![StageTiming { stage: Stage::Ledger, begin_us: 0, duration_us: 900 }],
+            display: Some(DisplayState { number: 0 }),
+            exit_code: Some(0),
+            usage: Some(Usage { memory_bytes: 1, cpu_us: 2, shm_bytes: 3, pids: 4 }),
+            ..Observed::pending()
+        };
+        let message = wire::SandboxObserved::new(&SandboxId::random(), observed.clone());
+        assert_eq!(Observed::try_from(message), Ok(observed));
+    }
+
+    #[test]
+    fn an_unknown_phase_is_refused_by_name() {
+        let mut message = wire::SandboxObserved::new(&SandboxId::random(), Observed::pending());
+        message.phase = 99;
+        let InvalidMessage(errors) = Observed::try_from(message).unwrap_err();
+        assert_eq!(errors[0].field, "phase");
+    }
+}

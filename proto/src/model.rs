@@ -1,0 +1,37 @@
+//! The nouns of Roost as strict types: what JSON, TOML and the ledger show.
+//!
+//! Unknown fields are refused everywhere. [`Validate`] finds what types alone
+//! cannot, and names each field with the fix.
+
+mod image;
+mod node;
+mod problem;
+mod resources;
+mod sandbox;
+mod spec;
+mod template;
+
+pub use image::{ImageInfo, ImageRef, ParseImageRefError};
+pub use node::{Node, NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus};
+pub use problem::{FieldError, Problem};
+pub use resources::{MAX_SHM_BYTES, MIN_SHM_BYTES, Resources};
+pub use sandbox::{CreateSandbox, DisplayState, Observed, Page, Phase, RunState, Sandbox, Stage, StageTiming, Usage};
+pub use spec::{DisplayKind, DisplaySpec, Isolation, Readiness, SandboxSpec, WindowManager};
+pub use template::{Profile, Template, resolve};
+
+/// Checks that a type alone cannot express.
+pub trait Validate {
+    /// Adds one [`FieldError`] per violated rule; `path` is the prefix of the
+    /// field names, empty or ending in a dot.
+    fn check(&self, path: &str, errors: &mut Vec<FieldError>);
+
+    /// All violations, or none.
+    ///
+    /// # Errors
+    /// Every field that breaks a rule, with how to mend it.
+    fn validate(&self) -> Result<(), Vec<FieldError>> {
+        let mut errors = Vec::new();
+        self.check("", &mut errors);
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}

@@ -1,0 +1,143 @@
+//! Nodes as central shows them.
+
+use serde::{Deserialize, Serialize};
+
+use super::ImageInfo;
+use crate::id::NodeId;
+
+/// Whether central hears a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum NodePhase {
+    /// Enrolled, never connected.
+    Enrolled,
+    /// Heard within the last 45 s.
+    Online,
+    /// Silent for more than 45 s: no new sandbox is placed there.
+    Stale,
+    /// Silent for more than 120 s.
+    Offline,
+}
+
+impl std::fmt::Display for NodePhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Enrolled => "Enrolled",
+            Self::Online => "Online",
+            Self::Stale => "Stale",
+            Self::Offline => "Offline",
+        })
+    }
+}
+
+/// What does not change while a node is up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NodeFacts {
+    /// Host name.
+    pub hostname: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Machine architecture, e.g. `x86_64`.
+    pub architecture: String,
+    /// Online CPUs.
+    pub cpus: u32,
+    /// Memory of the machine, in bytes.
+    pub memory_bytes: u64,
+    /// `v1` or `v2`.
+    pub cgroup_version: String,
+    /// Version that containerd reports.
+    pub containerd_version: String,
+    /// Version of roostd.
+    pub daemon_version: String,
+    /// Boot id of the kernel; changes with each boot.
+    pub boot_id: String,
+}
+
+/// What sandboxes may request on a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NodeCapacity {
+    /// CPU, in thousandths of a core.
+    pub cpu_allocatable_millis: u32,
+    /// Memory, in bytes.
+    pub memory_allocatable_bytes: u64,
+    /// Most sandboxes at once.
+    pub sandboxes_max: u32,
+}
+
+/// Load of the whole node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NodeLoad {
+    /// Used memory, in bytes.
+    pub memory_used_bytes: u64,
+    /// Memory that programs can still get, in bytes.
+    pub memory_available_bytes: u64,
+    /// Load average of one minute, in thousandths.
+    pub load1_milli: u32,
+    /// Free bytes of the file system under the daemon's root.
+    pub disk_free_bytes: u64,
+}
+
+/// A named fact with its reason, as in Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NodeCondition {
+    /// E.g. `ContainerdReady`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it holds.
+    pub is_true: bool,
+    /// Stable word.
+    pub reason: String,
+    /// One sentence for people.
+    pub message: String,
+}
+
+/// What a node said of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NodeStatus {
+    /// What does not change while it is up.
+    pub facts: NodeFacts,
+    /// What sandboxes may request.
+    pub capacity: NodeCapacity,
+    /// Images it holds.
+    pub images: Vec<ImageInfo>,
+    /// Named facts; a sandbox is placed only where all are true.
+    pub conditions: Vec<NodeCondition>,
+    /// Load of the whole node.
+    pub load: NodeLoad,
+}
+
+/// A node as central shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Made by central at enrolment.
+    pub id: NodeId,
+    /// Name it gave itself at enrolment.
+    pub name: String,
+    /// Whether central hears it.
+    pub phase: NodePhase,
+    /// What it said of itself; empty before its first heartbeat.
+    pub status: NodeStatus,
+    /// CPU requested by the sandboxes placed here, in thousandths of a core.
+    pub cpu_requested_millis: u32,
+    /// Memory requested by the sandboxes placed here, in bytes.
+    pub memory_requested_bytes: u64,
+    /// Sandboxes placed here.
+    pub sandboxes: u32,
+    /// Unix time of its last heartbeat, in milliseconds.
+    #[serde(default)]
+    pub last_heartbeat_unix_ms: Option<u64>,
+    /// Unix time of its enrolment, in milliseconds.
+    pub enrolled_at_unix_ms: u64,
+}

@@ -1,0 +1,130 @@
+//! What a sandbox may use.
+
+use serde::{Deserialize, Serialize};
+
+use super::{FieldError, Validate};
+
+/// Smallest `/dev/shm`, in bytes (64 MiB): below it browsers crash.
+pub const MIN_SHM_BYTES: u64 = 64 << 20;
+/// Largest `/dev/shm`, in bytes, whatever the memory limit (64 GiB).
+pub const MAX_SHM_BYTES: u64 = 64 << 30;
+/// Smallest memory limit, in bytes (128 MiB): display, window manager, shim.
+const MIN_MEMORY_BYTES: u64 = 128 << 20;
+/// Smallest process limit: display server, window manager and their threads.
+const MIN_PIDS: u32 = 32;
+/// Largest process limit: the kernel's own maximum of pids.
+const MAX_PIDS: u32 = 4_194_304;
+/// Largest CPU figure, in thousandths of a core (1 024 cores).
+const MAX_CPU_MILLIS: u32 = 1_024_000;
+
+/// Requests (what placement counts) and limits (what the kernel enforces) of
+/// one whole sandbox, its display included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// CPU that placement counts, in thousandths of a core.
+    pub cpu_request_millis: u32,
+    /// CPU that the kernel enforces, in thousandths of a core; 0 = no limit.
+    pub cpu_limit_millis: u32,
+    /// Memory that placement counts, in bytes.
+    pub memory_request_bytes: u64,
+    /// Memory that the kernel enforces, in bytes.
+    pub memory_limit_bytes: u64,
+    /// Processes and threads that the kernel allows.
+    pub pids_limit: u32,
+    /// Size of `/dev/shm`, in bytes: at least 64 MiB, at most half of the
+    /// memory limit; what is used there is charged to the sandbox.
+    pub shm_bytes: u64,
+}
+
+impl Default for Resources {
+    /// A desktop with a browser: half a core and 512 MiB counted, no CPU
+    /// limit, 4 GiB memory, 4 096 processes, 1 GiB `/dev/shm`.
+    fn default() -> Self {
+        Self {
+            cpu_request_millis: 500,
+            cpu_limit_millis: 0,
+            memory_request_bytes: 512 << 20,
+            memory_limit_bytes: 4 << 30,
+            pids_limit: 4096,
+            shm_bytes: 1 << 30,
+        }
+    }
+}
+
+impl Validate for Resources {
+    fn check(&self, path: &str, errors: &mut Vec<FieldError>) {
+        let mut require = |ok: bool, field: &str, problem: String| {
+            if !ok {
+                errors.push(FieldError::new(format!("{path}{field}"), problem));
+            }
+        };
+        let cpu = |v: u32| format!("{v} is out of range: use 0 to {MAX_CPU_MILLIS} thousandths of a core");
+        require(self.cpu_request_millis <= MAX_CPU_MILLIS, "cpu_request_millis", cpu(self.cpu_request_millis));
+        require(self.cpu_limit_millis <= MAX_CPU_MILLIS, "cpu_limit_millis", cpu(self.cpu_limit_millis));
+        require(
+            self.cpu_limit_millis == 0 || self.cpu_limit_millis >= self.cpu_request_millis.max(10),
+            "cpu_limit_millis",
+            "must be 0 (no limit), or at least 10 and at least cpu_request_millis".into(),
+        );
+        require(
+            self.memory_limit_bytes >= MIN_MEMORY_BYTES,
+            "memory_limit_bytes",
+            format!(
+                "{} is too small for a desktop: use at least {MIN_MEMORY_BYTES} (128 MiB)",
+                self.memory_limit_bytes
+            ),
+        );
+        require(
+            self.memory_request_bytes <= self.memory_limit_bytes,
+            "memory_request_bytes",
+            "must not be above memory_limit_bytes".into(),
+        );
+        require(
+            (MIN_PIDS..=MAX_PIDS).contains(&self.pids_limit),
+            "pids_limit",
+            format!("{} is out of range: use {MIN_PIDS} to {MAX_PIDS}", self.pids_limit),
+        );
+        let shm_max = (self.memory_limit_bytes / 2).min(MAX_SHM_BYTES);
+        require(
+            (MIN_SHM_BYTES..=shm_max).contains(&self.shm_bytes),
+            "shm_bytes",
+            format!(
+                "{} is out of range: use {MIN_SHM_BYTES} (64 MiB) to {shm_max} (half of memory_limit_bytes)",
+                self.shm_bytes
+            ),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(resources: &Resources) -> Vec<String> {
+        resources.validate().err().unwrap_or_default().into_iter().map(|e| e.field).collect()
+    }
+
+    #[test]
+    fn the_default_is_valid() {
+        assert_eq!(Resources::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn shm_stays_between_64_mib_and_half_of_the_memory_limit() {
+        let with = |shm_bytes| Resources { shm_bytes, ..Resources::default() };
+        assert_eq!(fields(&with(MIN_SHM_BYTES)), Vec::<String>::new());
+        assert_eq!(fields(&with(2 << 30)), Vec::<String>::new());
+        assert_eq!(fields(&with(MIN_SHM_BYTES - 1)), ["shm_bytes"]);
+        assert_eq!(fields(&with((2 << 30) + 1)), ["shm_bytes"]);
+    }
+
+    #[test]
+    fn a_limit_below_its_request_is_refused() {
+        let cpu = Resources { cpu_request_millis: 500, cpu_limit_millis: 400, ..Resources::default() };
+        assert_eq!(fields(&cpu), ["cpu_limit_millis"]);
+        let memory = Resources { memory_request_bytes: 5 << 30, ..Resources::default() };
+        assert_eq!(fields(&memory), ["memory_request_bytes"]);
+    }
+}
