@@ -7,5 +7,21 @@
 //! - [`display`]: the X server's files, readiness and pixels.
 //! - [`link`]: the connection to central.
 //! - [`api`]: the unix-socket API, also served through tunnels.
+//! - [`facts`]: what the node is and how loaded, from procfs.
+//! - [`admin`]: `/metrics`, `/live`, `/ready`.
+//! - [`metrics`]: what Prometheus scrapes.
+//! - [`tasks`]: the table of named asynchronous tasks.
+//! - [`logging`]: one line per event; filter changeable at run time.
 
+pub mod admin;
+pub mod api;
+pub mod containerd;
+pub mod display;
+pub mod facts;
+pub mod host;
+pub mod link;
+pub mod logging;
+pub mod metrics;
+pub mod reconcile;
 pub mod sandbox;
+pub mod tasks;

@@ -1,7 +1,54 @@
 //! The life of a sandbox.
+//!
+//! One [`driver`] task owns one sandbox. It compares what is desired with
+//! where the sandbox is ([`state`], pure), takes one step, and publishes
+//! ([`publisher`]). A start is a chain of phases ([`ensure`]), each undone by
+//! [`teardown`], which is idempotent and takes nothing for granted.
 
+pub mod allocate;
+pub mod containers;
 pub mod desired;
+pub mod driver;
+pub mod ensure;
+pub mod failure;
+pub mod image;
+pub mod layout;
 pub mod manager;
+pub mod prepare;
+pub mod publisher;
+pub mod request_queue;
+pub mod state;
+pub mod table;
+pub mod teardown;
+
+use roost_proto::model::ImageRef;
+
+use crate::containerd::{Client, RuntimeOptions};
+use crate::host::cgroup::Cgroups;
+use crate::reconcile::ledger::Ledger;
 
 pub use desired::{Desired, Origin, View};
 pub use manager::{ApplyError, Manager, RequestError};
+
+/// What every driver needs of its node.
+#[derive(Debug)]
+pub struct Node {
+    /// The containerd that runs the containers.
+    pub client: Client,
+    /// Where files lie.
+    pub layout: layout::Layout,
+    /// The cgroups of this daemon.
+    pub cgroups: Cgroups,
+    /// Where the runtime keeps what is not the sandbox's.
+    pub runtime: RuntimeOptions,
+    /// Unpacked images.
+    pub images: image::Images,
+    /// Roost's own image for the display container.
+    pub display_image: ImageRef,
+    /// Reads pixels.
+    pub screenshots: crate::display::encode::Screenshots,
+    /// What is durable.
+    pub ledger: Ledger,
+    /// Counts starts and failures.
+    pub metrics: crate::metrics::Metrics,
+}

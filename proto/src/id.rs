@@ -165,6 +165,14 @@ names! {
     TenantId, "tenant name";
 }
 
+impl TenantId {
+    /// The tenant of sandboxes that are made on a node, without central.
+    #[must_use]
+    pub fn local() -> Self {
+        Self("local".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

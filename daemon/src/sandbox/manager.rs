@@ -1,10 +1,32 @@
-//! Every sandbox of the node, by id.
+//! Every sandbox of the node, by id: requests in, drivers out.
+//!
+//! Requests are taken one after the other; each is durable before its driver
+//! hears of it and before its caller gets an answer.
 
-use roost_proto::id::{SandboxId, SandboxName};
-use roost_proto::model::{RunState, SandboxSpec};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use roost_proto::id::{SandboxId, SandboxName, TenantId};
+use roost_proto::model::{Observed, Phase, RunState, SandboxSpec};
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::{Desired, View};
+use super::allocate::IdRanges;
+use super::driver::{Accepted, Driver, Found};
+use super::publisher::{Publisher, unix_ms};
+use super::request_queue::{Decision, DeniedReason, Request, decide, is_repetition};
+use super::table::Table;
+use super::{Desired, Node, Origin, View};
+use crate::reconcile::ledger::{Change, LedgerError, Progress, Record};
+use crate::tasks::{TaskName, Tasks};
+
+/// X display number inside every sandbox: each has an X socket directory of
+/// its own.
+const DISPLAY_NUMBER: u32 = crate::display::server::DISPLAY_NUMBER;
+/// How long a removed sandbox is still shown as Gone.
+const GONE_SHOWN_FOR: Duration = Duration::from_secs(60);
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +35,7 @@ pub enum RequestError {
     #[error("no sandbox {0} on this node")]
     NotFound(SandboxId),
     /// The id exists with another spec.
-    #[error("sandbox {0} exists with another spec")]
+    #[error("sandbox {0} exists with another spec: choose another id")]
     Conflict(SandboxId),
     /// The sandbox is being deleted.
     #[error("sandbox {0} is being deleted")]
@@ -22,7 +44,7 @@ pub enum RequestError {
     #[error("sandbox {0} belongs to central: change it there")]
     OwnedByCentral(SandboxId),
     /// The node holds as many sandboxes as its configuration allows.
-    #[error("the node is full: {max} sandboxes")]
+    #[error("the node is full: {max} sandboxes; delete one or raise sandboxes.max")]
     Full {
         /// The configured maximum.
         max: usize,
@@ -48,40 +70,234 @@ pub enum ApplyError {
     Ledger(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl From<LedgerError> for RequestError {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(Box::new(error))
+    }
+}
+
+impl From<LedgerError> for ApplyError {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(Box::new(error))
+    }
+}
+
+/// Ends of the channels to one driver.
+#[derive(Debug)]
+struct Handle {
+    record: Record,
+    desired: watch::Sender<Arc<Desired>>,
+    hints: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    handles: HashMap<SandboxId, Handle>,
+    ids: IdRanges,
+    central_generation: u64,
+}
+
+/// How many sandboxes there may be, and which ids they get.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most sandboxes at once.
+    pub sandboxes_max: usize,
+    /// First id of the first range.
+    pub first_id: u32,
+}
+
 /// Handle on every sandbox of the node; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Manager {
-    changes: watch::Sender<u64>,
+    node: Arc<Node>,
+    tasks: Tasks,
+    table: Table,
+    limits: Limits,
+    inner: Arc<Mutex<Inner>>,
+    /// Held from the decision on a request until it is durable.
+    lane: Arc<tokio::sync::Mutex<()>>,
+    shutdown: CancellationToken,
 }
 
 impl Manager {
+    /// A manager without sandboxes.
+    #[must_use]
+    pub fn new(node: Arc<Node>, tasks: Tasks, limits: Limits, shutdown: CancellationToken) -> Self {
+        let count = u32::try_from(limits.sandboxes_max).unwrap_or(u32::MAX);
+        let inner = Inner { handles: HashMap::new(), ids: IdRanges::new(limits.first_id, count), central_generation: 0 };
+        Self {
+            node,
+            tasks,
+            table: Table::default(),
+            limits,
+            inner: Arc::new(Mutex::new(inner)),
+            lane: Arc::default(),
+            shutdown,
+        }
+    }
+
+    /// The lock protects plain maps and is never held across an await.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the ledger holds, with what exists of it.
+    pub fn restore(&self, records: Vec<(Record, Progress, Found)>, central_generation: u64) {
+        self.lock().central_generation = central_generation;
+        for (record, progress, found) in records {
+            if !self.lock().ids.take(record.first_id) {
+                tracing::error!(sandbox = %record.desired.id, first_id = record.first_id, "id range of the ledger is not of this node");
+            }
+            self.table.put_desired(Arc::new(record.desired.clone()));
+            self.drive(record, progress, found, None);
+        }
+    }
+
+    /// Starts the driver of a sandbox whose record is durable.
+    fn drive(&self, record: Record, progress: Progress, found: Found, accepted: Option<Accepted>) {
+        let id = record.desired.id.clone();
+        let (desired_tx, desired) = watch::channel(Arc::new(record.desired.clone()));
+        let (hints_tx, hints) = watch::channel(0);
+        self.lock().handles.insert(id.clone(), Handle { record: record.clone(), desired: desired_tx, hints: hints_tx });
+        let observed = self.table.get(&id).map_or_else(Observed::pending, |view| view.observed);
+        let driver = Driver {
+            node: self.node.clone(),
+            record,
+            progress,
+            desired,
+            hints,
+            hints_before: 0,
+            publisher: Publisher::new(id.clone(), self.table.clone(), observed),
+            accepted,
+            shutdown: self.shutdown.clone(),
+        };
+        let manager = self.clone();
+        self.tasks.spawn(TaskName::of("driver", &id), async move {
+            driver.run(found).await;
+            manager.driver_ended(&id).await;
+        });
+    }
+
+    /// Frees what a sandbox held, and forgets it a little later, so that
+    /// watchers see it Gone.
+    async fn driver_ended(&self, id: &SandboxId) {
+        if self.shutdown.is_cancelled() {
+            return;
+        }
+        {
+            let mut inner = self.lock();
+            if let Some(handle) = inner.handles.remove(id) {
+                inner.ids.free(handle.record.first_id);
+            }
+        }
+        // Cancel-safe: nothing but the time is waited for.
+        tokio::select! {
+            () = tokio::time::sleep(GONE_SHOWN_FOR) => {}
+            () = self.shutdown.cancelled() => return,
+        }
+        // The same id may live again by now.
+        if !self.lock().handles.contains_key(id) {
+            self.table.remove(id);
+        }
+    }
+
     /// Makes a local sandbox; the same id and spec again returns it.
     ///
     /// # Errors
     /// See [`RequestError`].
     pub async fn create(
         &self,
-        _id: SandboxId,
-        _name: Option<SandboxName>,
-        _spec: SandboxSpec,
+        id: SandboxId,
+        name: Option<SandboxName>,
+        spec: SandboxSpec,
     ) -> Result<View, RequestError> {
-        todo!()
+        let at = Instant::now();
+        let _lane = self.lane.lock().await;
+        if let Some(existing) = self.lock().handles.get(&id).map(|h| h.record.desired.clone()) {
+            return match is_repetition(&existing, &spec) {
+                true => self.get(&id).ok_or(RequestError::NotFound(id)),
+                false => Err(RequestError::Conflict(id)),
+            };
+        }
+        let desired = Desired {
+            id: id.clone(),
+            name,
+            tenant: TenantId::local(),
+            origin: Origin::Local,
+            generation: 1,
+            run_state: RunState::Running,
+            restart_count: 0,
+            spec,
+            created_at_unix_ms: unix_ms(),
+        };
+        let record = self.allocate(desired)?;
+        if let Err(error) = self.node.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await {
+            self.lock().ids.free(record.first_id);
+            return Err(error.into());
+        }
+        self.table.put_desired(Arc::new(record.desired.clone()));
+        let accepted = Accepted { at, durable_at: Instant::now() };
+        self.drive(record, Progress::default(), Found::default(), Some(accepted));
+        self.get(&id).ok_or(RequestError::NotFound(id))
+    }
+
+    fn allocate(&self, desired: Desired) -> Result<Record, RequestError> {
+        let mut inner = self.lock();
+        let full = RequestError::Full { max: self.limits.sandboxes_max };
+        if inner.handles.len() >= self.limits.sandboxes_max {
+            return Err(full);
+        }
+        let first_id = inner.ids.allocate().ok_or(full)?;
+        Ok(Record { desired, first_id, display_number: DISPLAY_NUMBER })
     }
 
     /// Changes what is wanted of a local sandbox.
     ///
     /// # Errors
     /// See [`RequestError`].
-    pub async fn set_run_state(&self, _id: &SandboxId, _run_state: RunState) -> Result<View, RequestError> {
-        todo!()
+    pub async fn set_run_state(&self, id: &SandboxId, run_state: RunState) -> Result<View, RequestError> {
+        let request = match run_state {
+            RunState::Running => Request::Start,
+            RunState::Stopped => Request::Stop,
+            RunState::Deleted => Request::Delete,
+        };
+        self.request(id, request).await
     }
 
     /// Asks for one more restart of a local sandbox.
     ///
     /// # Errors
     /// See [`RequestError`].
-    pub async fn restart(&self, _id: &SandboxId) -> Result<View, RequestError> {
-        todo!()
+    pub async fn restart(&self, id: &SandboxId) -> Result<View, RequestError> {
+        self.request(id, Request::Restart).await
+    }
+
+    async fn request(&self, id: &SandboxId, request: Request) -> Result<View, RequestError> {
+        let _lane = self.lane.lock().await;
+        let not_found = || RequestError::NotFound(id.clone());
+        let view = self.get(id).ok_or_else(not_found)?;
+        let record = self.lock().handles.get(id).map(|h| h.record.clone()).ok_or_else(not_found)?;
+        match decide(request, &record.desired, view.observed.phase) {
+            Decision::Ignore => {}
+            Decision::Deny(DeniedReason::Deleting) => return Err(RequestError::Deleting(id.clone())),
+            Decision::Deny(DeniedReason::OwnedByCentral) => return Err(RequestError::OwnedByCentral(id.clone())),
+            Decision::Accept(desired) => {
+                let record = Record { desired: *desired, ..record };
+                self.node.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await?;
+                self.tell(record);
+            }
+        }
+        self.get(id).ok_or_else(not_found)
+    }
+
+    /// Passes a durable wish on to its driver.
+    fn tell(&self, record: Record) {
+        let desired = Arc::new(record.desired.clone());
+        self.table.put_desired(desired.clone());
+        if let Some(handle) = self.lock().handles.get_mut(&desired.id) {
+            handle.record = record;
+            handle.desired.send_replace(desired);
+        }
     }
 
     /// Takes central's desired state. `full`: sandboxes of central that are
@@ -93,36 +309,163 @@ impl Manager {
     /// See [`ApplyError`].
     pub async fn apply_central(
         &self,
-        _generation: u64,
-        _full: bool,
-        _base_generation: u64,
-        _sandboxes: Vec<Desired>,
+        generation: u64,
+        full: bool,
+        base_generation: u64,
+        sandboxes: Vec<Desired>,
     ) -> Result<u64, ApplyError> {
-        todo!()
+        let at = Instant::now();
+        let _lane = self.lane.lock().await;
+        let held = self.central_generation();
+        if generation <= held {
+            return Ok(held);
+        }
+        if !full && base_generation != held {
+            return Err(ApplyError::Base { base: base_generation, held });
+        }
+        let plan = self.plan_central(full, sandboxes);
+        let mut changes: Vec<Change> = plan.iter().map(|p| Change::Put(Box::new(p.record.clone()))).collect();
+        changes.push(Change::CentralGeneration(generation));
+        if let Err(error) = self.node.ledger.commit(changes).await {
+            let mut inner = self.lock();
+            plan.iter().filter(|p| p.is_new).for_each(|p| inner.ids.free(p.record.first_id));
+            return Err(error.into());
+        }
+        self.lock().central_generation = generation;
+        let accepted = Accepted { at, durable_at: Instant::now() };
+        for Planned { record, is_new } in plan {
+            if is_new {
+                self.table.put_desired(Arc::new(record.desired.clone()));
+                self.drive(record, Progress::default(), Found::default(), Some(accepted));
+            } else {
+                self.tell(record);
+            }
+        }
+        Ok(generation)
+    }
+
+    /// Which records a desired state of central changes.
+    fn plan_central(&self, full: bool, sandboxes: Vec<Desired>) -> Vec<Planned> {
+        let mut plan = Vec::new();
+        let listed: std::collections::HashSet<SandboxId> = sandboxes.iter().map(|d| d.id.clone()).collect();
+        if full {
+            let inner = self.lock();
+            let unlisted = inner.handles.values().map(|h| &h.record).filter(|r| {
+                r.desired.origin == Origin::Central
+                    && r.desired.run_state != RunState::Deleted
+                    && !listed.contains(&r.desired.id)
+            });
+            plan.extend(unlisted.map(|r| Planned::changed(r, |d| d.run_state = RunState::Deleted)));
+        }
+        for desired in sandboxes {
+            plan.extend(self.plan_one(desired));
+        }
+        plan
+    }
+
+    fn plan_one(&self, desired: Desired) -> Option<Planned> {
+        let existing = self.lock().handles.get(&desired.id).map(|h| h.record.clone());
+        match existing {
+            Some(record) if record.desired.generation >= desired.generation => None,
+            Some(record) => Some(Planned { record: Record { desired, ..record }, is_new: false }),
+            // Nothing of it is here: say so.
+            None if desired.run_state == RunState::Deleted => {
+                let observed = Observed { phase: Phase::Gone, observed_generation: desired.generation, ..Observed::pending() };
+                let id = desired.id.clone();
+                self.table.put_desired(Arc::new(desired));
+                self.table.publish(&id, observed);
+                None
+            }
+            None => match self.allocate(desired.clone()) {
+                Ok(record) => Some(Planned { record, is_new: true }),
+                Err(error) => {
+                    self.refuse(desired, &error);
+                    None
+                }
+            },
+        }
+    }
+
+    /// Shows a sandbox that this node cannot take as Failed.
+    fn refuse(&self, desired: Desired, error: &RequestError) {
+        tracing::warn!(sandbox = %desired.id, %error, "sandbox of central is refused");
+        let observed = Observed {
+            phase: Phase::Failed,
+            observed_generation: desired.generation,
+            reason: Some("node-full".into()),
+            message: Some(error.to_string()),
+            ..Observed::pending()
+        };
+        let id = desired.id.clone();
+        self.table.put_desired(Arc::new(desired));
+        self.table.publish(&id, observed);
     }
 
     /// Generation of central's desired state that is durable here; 0 = none.
     #[must_use]
     pub fn central_generation(&self) -> u64 {
-        todo!()
+        self.lock().central_generation
+    }
+
+    /// Tells drivers that a container of theirs may have ended.
+    pub fn hint<'a>(&self, ids: impl IntoIterator<Item = &'a SandboxId>) {
+        let inner = self.lock();
+        for id in ids {
+            if let Some(handle) = inner.handles.get(id) {
+                handle.hints.send_modify(|hint| *hint += 1);
+            }
+        }
+    }
+
+    /// What is allocated to a sandbox.
+    #[must_use]
+    pub fn record(&self, id: &SandboxId) -> Option<Record> {
+        self.lock().handles.get(id).map(|h| h.record.clone())
     }
 
     /// One sandbox.
     #[must_use]
-    pub fn get(&self, _id: &SandboxId) -> Option<View> {
-        todo!()
+    pub fn get(&self, id: &SandboxId) -> Option<View> {
+        self.table.get(id)
     }
 
     /// Sandboxes whose last change lies after `change` (0 = all), oldest
     /// change first. A removed sandbox stays for a while with phase Gone.
     #[must_use]
-    pub fn changed_since(&self, _change: u64) -> Vec<View> {
-        todo!()
+    pub fn changed_since(&self, change: u64) -> Vec<View> {
+        self.table.changed_since(change)
     }
 
     /// Number of the newest change; wakes when it rises.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.table.subscribe()
+    }
+
+    /// The table, for the usage sampler.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Id ranges in use.
+    #[must_use]
+    pub fn id_ranges_used(&self) -> usize {
+        self.lock().ids.used()
+    }
+}
+
+/// One record that a desired state of central changes.
+struct Planned {
+    record: Record,
+    is_new: bool,
+}
+
+impl Planned {
+    fn changed(record: &Record, edit: impl FnOnce(&mut Desired)) -> Self {
+        let mut record = record.clone();
+        edit(&mut record.desired);
+        record.desired.generation += 1;
+        Self { record, is_new: false }
     }
 }

@@ -1,0 +1,18 @@
+//! The display of a sandbox, seen from the daemon: the files and arguments
+//! with which its server starts, when it is ready, and its pixels.
+//!
+//! The server runs in the display container; nothing it says or writes is
+//! trusted. Pixels come from its framebuffer file and need no X request; X is
+//! asked only whether a window manager or a window is there.
+
+pub mod cookie;
+pub mod encode;
+pub mod framebuffer;
+pub mod server;
+pub mod x11;
+
+pub use cookie::{Cookie, CookieError, Owner};
+pub use encode::{Screenshot, ScreenshotError, Screenshots};
+pub use framebuffer::{Frame, Framebuffer, Geometry, ReadFramebufferError};
+pub use server::{ReadyError, ReadyFifo, ServerPaths};
+pub use x11::{WindowInfo, WindowManagerInfo, XAddress, XError, wait_for_window_manager, wait_for_window_title};

@@ -1,0 +1,172 @@
+//! What the daemon asks the display server as an X client: is a window manager
+//! there, is a window with this title there.
+//!
+//! Every other client of the display is the sandbox's own and may be hostile:
+//! it may grab the server, so that our requests wait for ever, flood it with
+//! events, or cut our connection. So each wait has a connection, a deadline
+//! and a byte budget of its own, runs as a future without a thread, and leaves
+//! nothing behind when it is dropped.
+
+mod atoms;
+mod guard;
+mod stream;
+mod window_manager;
+mod window_title;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use x11rb::errors::{ConnectError, ConnectionError, ReplyError};
+use x11rb_async::connection::Connection as _;
+use x11rb_async::rust_connection::RustConnection;
+
+use super::cookie::{Cookie, PROTOCOL};
+use stream::XStream;
+pub use window_manager::{WindowManagerInfo, wait_for_window_manager};
+pub use window_title::{WindowInfo, wait_for_window_title};
+
+/// Shortest time between two looks at the screen: a client that changes
+/// properties in a loop costs us no more than this.
+const LOOK_PERIOD: Duration = Duration::from_millis(5);
+/// Time until a connection that the server had no room for is tried again.
+const RETRY_PERIOD: Duration = Duration::from_millis(10);
+
+type Connection = RustConnection<XStream>;
+
+/// Where a display server listens and what it lets in.
+#[derive(Debug, Clone)]
+pub struct XAddress {
+    /// Path of the X socket on the host; may be longer than a socket address
+    /// can hold.
+    pub socket: PathBuf,
+    /// The sandbox's cookie.
+    pub cookie: Cookie,
+}
+
+/// Why a wait on the display failed.
+#[derive(Debug, thiserror::Error)]
+pub enum XError {
+    /// The socket cannot be reached.
+    #[error("cannot connect to the X socket {path}", path = .path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The server does not let us in.
+    #[error("the X server refuses the connection: {reason}")]
+    Refused {
+        /// The server's own words.
+        reason: String,
+    },
+    /// The server does not speak X as it should.
+    #[error("the X handshake failed")]
+    Handshake(#[source] ConnectError),
+    /// The connection broke: the server ended, a client killed our
+    /// connection, or the answers passed every measure.
+    #[error("the connection to the X server broke")]
+    Lost(#[source] ConnectionError),
+    /// A request failed that cannot fail on a healthy server.
+    #[error("the X server refuses to {operation}")]
+    Request {
+        /// What was asked.
+        operation: &'static str,
+        /// The server's answer.
+        #[source]
+        source: ReplyError,
+    },
+    /// It did not happen in time.
+    #[error("{event} did not happen in time")]
+    Deadline {
+        /// What was waited for.
+        event: &'static str,
+    },
+}
+
+impl From<ConnectionError> for XError {
+    fn from(error: ConnectionError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// Tells a lost connection from a refused request.
+fn request_error(operation: &'static str) -> impl FnOnce(ReplyError) -> XError {
+    move |error| match error {
+        ReplyError::ConnectionError(source) => XError::Lost(source),
+        source @ ReplyError::X11Error(_) => XError::Request { operation, source },
+    }
+}
+
+/// The answer, or `None` if the server refused, as it does for a window that
+/// is gone by now.
+fn unless_gone<T>(reply: Result<T, ReplyError>) -> Result<Option<T>, XError> {
+    match reply {
+        Ok(reply) => Ok(Some(reply)),
+        Err(ReplyError::X11Error(_)) => Ok(None),
+        Err(ReplyError::ConnectionError(source)) => Err(XError::Lost(source)),
+    }
+}
+
+/// Connects, and runs `job` while the connection is served, until `deadline`.
+async fn with_connection<T>(
+    address: &XAddress,
+    deadline: Instant,
+    event: &'static str,
+    job: impl AsyncFnOnce(&Connection) -> Result<T, XError>,
+) -> Result<T, XError> {
+    let all = async {
+        let stream = connect(&address.socket).await?;
+        let (protocol, secret) = (PROTOCOL.into(), address.cookie.as_bytes().to_vec());
+        let (connection, driver) = RustConnection::connect_to_stream_with_auth_info(stream, 0, protocol, secret)
+            .await
+            .map_err(handshake_error)?;
+        tokio::select! {
+            // Neither arm is resumed after the other has ended, and the
+            // connection ends with them: nothing can be half-done.
+            Err(error) = driver => Err(XError::Lost(error)),
+            result = job(&connection) => result,
+        }
+    };
+    tokio::time::timeout_at(deadline, all).await.map_err(|_elapsed| XError::Deadline { event })?
+}
+
+/// Connects to a socket; waits while its queue of connections is full.
+async fn connect(socket: &Path) -> Result<XStream, XError> {
+    loop {
+        match XStream::connect(socket).await {
+            Ok(stream) => return Ok(stream),
+            // The queue of a listening unix socket is full: a client of the
+            // sandbox may do that, the kernel offers nothing to wait on.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(RETRY_PERIOD).await,
+            Err(source) => return Err(XError::Connect { path: socket.to_owned(), source }),
+        }
+    }
+}
+
+fn handshake_error(error: ConnectError) -> XError {
+    match error {
+        ConnectError::SetupFailed(failed) => {
+            XError::Refused { reason: String::from_utf8_lossy(&failed.reason).trim().to_owned() }
+        }
+        error => XError::Handshake(error),
+    }
+}
+
+/// Waits until something happens to what `connection` listens to, and takes
+/// everything that happened by then.
+async fn next_change(connection: &Connection, looked_at: Instant) -> Result<(), XError> {
+    connection.flush().await?;
+    connection.wait_for_raw_event().await?;
+    tokio::time::sleep_until(looked_at + LOOK_PERIOD).await;
+    while connection.poll_for_raw_event()?.is_some() {}
+    Ok(())
+}
+
+/// The root window of the first screen; the handshake made sure of it.
+fn root(connection: &Connection) -> u32 {
+    connection.setup().roots.first().map_or(x11rb::NONE, |screen| screen.root)
+}

@@ -1,0 +1,308 @@
+//! Cgroups of sandboxes, on v1 and v2 hosts alike.
+//!
+//! One parent cgroup per sandbox holds the limits; runc makes one child per
+//! container below it. cgroups-rs writes; samples are read directly, because
+//! a thousand sandboxes are sampled at once.
+
+use std::path::{Path, PathBuf};
+
+use cgroups_rs::fs::cgroup_builder::CgroupBuilder;
+use cgroups_rs::fs::hierarchies;
+use roost_proto::model::{Resources, Usage};
+
+use super::Error;
+
+/// Where the controllers are mounted.
+const MOUNT: &str = "/sys/fs/cgroup";
+/// Controllers that a sandbox's parent cgroup needs.
+const CONTROLLERS: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
+/// Period of the CPU quota, in microseconds: the kernel's default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// Which cgroup interface carries this host's controllers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// One hierarchy per controller (a hybrid host too: its unified mount
+    /// has no controllers).
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
+
+impl Version {
+    /// What this host has.
+    #[must_use]
+    pub fn detect() -> Self {
+        if hierarchies::is_cgroup2_unified_mode() { Self::V2 } else { Self::V1 }
+    }
+
+    /// `v1` or `v2`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+
+    /// Directories of a cgroup path: one per hierarchy on v1, one on v2.
+    fn dirs(self, path: &str) -> Vec<PathBuf> {
+        match self {
+            Self::V2 => vec![Path::new(MOUNT).join(path)],
+            Self::V1 => {
+                let hierarchies = std::fs::read_dir(MOUNT).map(|entries| {
+                    entries.flatten().map(|e| e.path().join(path)).filter(|p| p.is_dir()).collect()
+                });
+                hierarchies.unwrap_or_default()
+            }
+        }
+    }
+
+    fn file(self, controller: &str, path: &str, v1: &str, v2: &str) -> PathBuf {
+        match self {
+            Self::V1 => Path::new(MOUNT).join(controller).join(path).join(v1),
+            Self::V2 => Path::new(MOUNT).join(path).join(v2),
+        }
+    }
+}
+
+/// The cgroups of this daemon's sandboxes.
+#[derive(Debug, Clone)]
+pub struct Cgroups {
+    version: Version,
+    parent: String,
+}
+
+fn cgroup_error(operation: &'static str, path: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Cgroup { operation, path: path.into(), source: Box::new(error) }
+}
+
+impl Cgroups {
+    /// Cgroups below `parent`, a relative path such as `roost`.
+    #[must_use]
+    pub fn new(parent: &str) -> Self {
+        Self { version: Version::detect(), parent: parent.trim_matches('/').to_owned() }
+    }
+
+    /// Which interface is used.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Path of a cgroup below the parent, as the OCI spec takes it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> String {
+        format!("/{}/{name}", self.parent)
+    }
+
+    fn relative(&self, name: &str) -> String {
+        format!("{}/{name}", self.parent)
+    }
+
+    fn builder(&self, name: &str) -> CgroupBuilder {
+        let builder = CgroupBuilder::new(&self.relative(name));
+        match self.version {
+            Version::V1 => builder.set_specified_controllers(CONTROLLERS.map(String::from).to_vec()),
+            Version::V2 => builder,
+        }
+    }
+
+    /// Makes a cgroup without limits, e.g. for the shims.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn create_plain(&self, name: &str) -> Result<(), Error> {
+        let built = self.builder(name).build(hierarchies::auto());
+        built.map(drop).map_err(|e| cgroup_error("create", name, e))
+    }
+
+    /// Makes the parent cgroup of a sandbox with its limits; one that exists
+    /// gets the limits.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn create(&self, name: &str, resources: &Resources) -> Result<(), Error> {
+        let to_i64 = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let memory = to_i64(resources.memory_limit_bytes);
+        let mut cpu = self.builder(name).memory().memory_hard_limit(memory).done().cpu();
+        // A request is a share: 1 024 shares are one core, 2 the kernel's least.
+        let shares = (u64::from(resources.cpu_request_millis) * 1024 / 1000).clamp(2, 262_144);
+        cpu = cpu.shares(match self.version {
+            Version::V1 => shares,
+            // cgroups-rs writes the number as it is; v2 counts weights 1-10 000.
+            Version::V2 => 1 + (shares - 2) * 9_999 / 262_142,
+        });
+        if resources.cpu_limit_millis > 0 {
+            let quota = to_i64(u64::from(resources.cpu_limit_millis) * CPU_PERIOD_US / 1000);
+            cpu = cpu.period(CPU_PERIOD_US).quota(quota);
+        }
+        let pids = cgroups_rs::fs::MaxValue::Value(i64::from(resources.pids_limit));
+        let built = cpu.done().pid().maximum_number_of_processes(pids).done().build(hierarchies::auto());
+        built.map(drop).map_err(|e| cgroup_error("create", name, e))
+    }
+
+    /// Removes a cgroup and the empty ones below it; none there is success.
+    ///
+    /// # Errors
+    /// When a process is still in it.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        for dir in self.version.dirs(&self.relative(name)) {
+            remove_bottom_up(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the parent itself, if nothing is below it any more.
+    ///
+    /// # Errors
+    /// When something is.
+    pub fn remove_parent(&self) -> Result<(), Error> {
+        for dir in self.version.dirs(&self.parent) {
+            remove_bottom_up(&dir)?;
+        }
+        Ok(())
+    }
+
+    /// Names of the cgroups right below the parent, in any hierarchy.
+    #[must_use]
+    pub fn list(&self) -> Vec<String> {
+        let mut names = std::collections::BTreeSet::new();
+        for dir in self.version.dirs(&self.parent) {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            let dirs = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+            names.extend(dirs.filter_map(|e| e.file_name().into_string().ok()));
+        }
+        names.into_iter().collect()
+    }
+
+    /// Ends every process of a cgroup and those below it, at once.
+    ///
+    /// # Errors
+    /// When the list of processes cannot be read.
+    pub fn kill(&self, name: &str) -> Result<(), Error> {
+        for pid in self.pids(name)? {
+            let result = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            if let Err(e) = result
+                && e != nix::Error::ESRCH
+            {
+                return Err(Error::call("kill a process of a cgroup", e));
+            }
+        }
+        Ok(())
+    }
+
+    fn pids(&self, name: &str) -> Result<Vec<nix::unistd::Pid>, Error> {
+        let mut pids = Vec::new();
+        let dirs = match self.version {
+            Version::V1 => vec![Path::new(MOUNT).join("pids").join(self.relative(name))],
+            Version::V2 => self.version.dirs(&self.relative(name)),
+        };
+        for dir in dirs {
+            collect_pids(&dir, &mut pids)?;
+        }
+        Ok(pids)
+    }
+
+    /// What a sandbox uses now; `/dev/shm` is not part of the answer.
+    ///
+    /// # Errors
+    /// When the cgroup is not there.
+    pub fn usage(&self, name: &str) -> Result<Usage, Error> {
+        let path = self.relative(name);
+        let memory = read_u64(&self.version.file("memory", &path, "memory.usage_in_bytes", "memory.current"))?;
+        let pids = read_u64(&self.version.file("pids", &path, "pids.current", "pids.current"))?;
+        let cpu_us = match self.version {
+            Version::V1 => read_u64(&self.version.file("cpuacct", &path, "cpuacct.usage", ""))? / 1000,
+            Version::V2 => read_key(&self.version.file("", &path, "", "cpu.stat"), "usage_usec")?,
+        };
+        let pids = u32::try_from(pids).unwrap_or(u32::MAX);
+        Ok(Usage { memory_bytes: memory, cpu_us, shm_bytes: 0, pids })
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|e| Error::path("read", path, e))
+}
+
+fn parse_u64(path: &Path, text: &str) -> Result<u64, Error> {
+    text.trim().parse().map_err(|e| Error::path("parse", path, std::io::Error::other(e)))
+}
+
+fn read_u64(path: &Path) -> Result<u64, Error> {
+    parse_u64(path, &read_text(path)?)
+}
+
+/// A value of a file of `key value` lines.
+fn read_key(path: &Path, key: &str) -> Result<u64, Error> {
+    let text = read_text(path)?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    let missing = || Error::path("find the usage in", path, std::io::ErrorKind::InvalidData);
+    parse_u64(path, value.ok_or_else(missing)?)
+}
+
+fn sub_dirs(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect()
+}
+
+fn remove_bottom_up(dir: &Path) -> Result<(), Error> {
+    for child in sub_dirs(dir) {
+        remove_bottom_up(&child)?;
+    }
+    super::files::remove_dir(dir)
+}
+
+fn collect_pids(dir: &Path, pids: &mut Vec<nix::unistd::Pid>) -> Result<(), Error> {
+    let text = match read_text(&dir.join("cgroup.procs")) {
+        Err(Error::Path { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        result => result?,
+    };
+    pids.extend(text.lines().filter_map(|line| line.parse().ok()).map(nix::unistd::Pid::from_raw));
+    for child in sub_dirs(dir) {
+        collect_pids(&child, pids)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unique() -> Cgroups {
+        Cgroups::new(&format!("roost-test-{}-{:?}", std::process::id(), std::thread::current().id()).replace(['(', ')'], ""))
+    }
+
+    #[test]
+    fn limits_reach_the_kernel_and_removal_leaves_nothing() {
+        let cgroups = unique();
+        let resources = Resources { memory_limit_bytes: 256 << 20, pids_limit: 77, cpu_limit_millis: 500, ..Resources::default() };
+        cgroups.create("sbx", &resources).unwrap();
+        let path = cgroups.relative("sbx");
+        let file = |controller, v1, v2| read_text(&cgroups.version.file(controller, &path, v1, v2)).unwrap();
+        assert_eq!(file("memory", "memory.limit_in_bytes", "memory.max").trim(), (256 << 20).to_string());
+        assert_eq!(file("pids", "pids.max", "pids.max").trim(), "77");
+        assert!(file("cpu", "cpu.cfs_quota_us", "cpu.max").trim().starts_with("50000"));
+        assert_eq!(cgroups.list(), ["sbx"]);
+        cgroups.remove("sbx").unwrap();
+        assert_eq!(cgroups.list(), Vec::<String>::new());
+        cgroups.remove_parent().unwrap();
+        assert_eq!(cgroups.version.dirs(&cgroups.parent).iter().filter(|d| d.exists()).count(), 0);
+    }
+
+    #[test]
+    fn a_process_in_the_cgroup_is_counted_and_killed() {
+        let cgroups = unique();
+        cgroups.create("sbx", &Resources::default()).unwrap();
+        let mut sleeper = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        for controller in CONTROLLERS {
+            let procs = cgroups.version.file(controller, &cgroups.relative("sbx"), "cgroup.procs", "cgroup.procs");
+            std::fs::write(procs, sleeper.id().to_string()).unwrap();
+        }
+        assert_eq!(cgroups.usage("sbx").unwrap().pids, 1);
+        cgroups.kill("sbx").unwrap();
+        assert!(!sleeper.wait().unwrap().success());
+        cgroups.remove("sbx").unwrap();
+        cgroups.remove_parent().unwrap();
+    }
+}

@@ -1,0 +1,120 @@
+//! What Prometheus scrapes from the node.
+//!
+//! Events are counted as they happen ([`Metrics`]); everything that has a
+//! present value is read at the scrape from a [`SampleSource`], so a sandbox
+//! that is gone has no series left. Cardinality is bounded: labels are live
+//! sandboxes, phases, stages, and words that stand in the code.
+
+mod process;
+mod samples;
+mod starts;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use roost_proto::model::Stage;
+
+use crate::tasks::Tasks;
+pub use samples::{NodeSample, SampleSource, SandboxSample};
+pub use starts::StartResult;
+use starts::{ReasonLabels, Starts};
+
+/// Media type of [`Metrics::encode`]'s text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Prefix of every series but those of the process, whose names are fixed by
+/// Prometheus.
+const PREFIX: &str = "roost";
+
+/// What was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+/// Counts what happens; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Registry,
+    starts: Starts,
+    failures: Family<ReasonLabels, Counter>,
+    containerd_errors: Family<OperationLabels, Counter>,
+    source: Arc<OnceLock<Arc<dyn SampleSource>>>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Registers every series. Until [`Self::attach`] those of node and
+    /// sandboxes are absent.
+    #[must_use]
+    pub fn new(tasks: Tasks) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(process::ProcessCollector));
+        let roost = registry.sub_registry_with_prefix(PREFIX);
+        let starts = Starts::register(roost);
+        let failures = Family::default();
+        roost.register("sandbox_failures", "Ready sandboxes that failed, by their reason", failures.clone());
+        let containerd_errors = Family::default();
+        roost.register("containerd_errors", "Failed calls of containerd", containerd_errors.clone());
+        let source: Arc<OnceLock<Arc<dyn SampleSource>>> = Arc::default();
+        roost.register_collector(Box::new(samples::SampleCollector { source: Arc::clone(&source), tasks }));
+        Self { inner: Arc::new(Inner { registry, starts, failures, containerd_errors, source }) }
+    }
+
+    /// Names what the values of node and sandboxes are read from at each
+    /// scrape. Only the first call counts.
+    pub fn attach(&self, source: Arc<dyn SampleSource>) {
+        if self.inner.source.set(source).is_err() {
+            tracing::warn!("metrics have a source already");
+        }
+    }
+
+    /// One stage of a start ended.
+    pub fn stage_ended(&self, stage: Stage, duration: Duration) {
+        self.inner.starts.stage_ended(stage, duration);
+    }
+
+    /// A start ended, so long after it was accepted.
+    pub fn start_ended(&self, result: StartResult, duration: Duration) {
+        self.inner.starts.ended(result, duration);
+    }
+
+    /// A sandbox that was Ready failed; `reason` is a stable word, as in its
+    /// state.
+    pub fn sandbox_failed(&self, reason: &'static str) {
+        self.inner.failures.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// A call of containerd failed; `operation` is what was tried.
+    pub fn containerd_failed(&self, operation: &'static str) {
+        self.inner.containerd_errors.get_or_create(&OperationLabels { operation }).inc();
+    }
+
+    /// Everything as OpenMetrics text. Reads the sample source, so it blocks
+    /// for some milliseconds with many sandboxes: call it on a blocking thread.
+    ///
+    /// # Errors
+    /// None that a `String` could give; the type is that of the encoder.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.inner.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

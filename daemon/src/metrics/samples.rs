@@ -1,0 +1,187 @@
+//! What has a present value: the node's totals and each live sandbox.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+use roost_proto::id::{SandboxId, TemplateName, TenantId};
+use roost_proto::model::{NodeCapacity, Phase, Usage};
+
+use crate::tasks::Tasks;
+
+/// The daemon's state as metrics need it. Called on a blocking thread, once
+/// for each scrape.
+pub trait SampleSource: fmt::Debug + Send + Sync + 'static {
+    /// Every sandbox that the node holds; one that is gone is not listed.
+    fn sandboxes(&self) -> Vec<SandboxSample>;
+    /// The node as a whole.
+    fn node(&self) -> NodeSample;
+}
+
+/// One sandbox at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxSample {
+    /// Which.
+    pub id: SandboxId,
+    /// Template it was made from.
+    pub template: TemplateName,
+    /// Who owns it.
+    pub tenant: TenantId,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// What it uses; absent while it has no cgroup.
+    pub usage: Option<Usage>,
+}
+
+/// The node at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeSample {
+    /// What sandboxes may request.
+    pub capacity: NodeCapacity,
+    /// CPU requested by all sandboxes, in thousandths of a core.
+    pub cpu_requested_millis: u64,
+    /// Memory requested by all sandboxes, in bytes.
+    pub memory_requested_bytes: u64,
+    /// User id ranges given to sandboxes.
+    pub id_ranges_in_use: u64,
+    /// Commits of the ledger since the daemon started.
+    pub ledger_commits: u64,
+    /// Time spent in them, in microseconds.
+    pub ledger_commit_us: u64,
+    /// Size of the ledger on disk, in bytes.
+    pub ledger_bytes: u64,
+    /// Whether the connection to central stands.
+    pub is_link_connected: bool,
+    /// Time between the last heartbeat and its acknowledgement, in
+    /// microseconds; absent while none was acknowledged.
+    pub heartbeat_rtt_us: Option<u64>,
+}
+
+/// Reads the source at each scrape.
+#[derive(Debug)]
+pub(super) struct SampleCollector {
+    pub(super) source: Arc<OnceLock<Arc<dyn SampleSource>>>,
+    pub(super) tasks: Tasks,
+}
+
+impl Collector for SampleCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Writer(encoder);
+        out.tasks(&self.tasks)?;
+        let Some(source) = self.source.get() else { return Ok(()) };
+        let sandboxes = source.sandboxes();
+        let node = source.node();
+        out.node(&node, &sandboxes)?;
+        out.ledger_and_link(&node)?;
+        out.sandboxes(&sandboxes)
+    }
+}
+
+/// Labels of a sandbox's series.
+fn labels(sample: &SandboxSample) -> [(&'static str, &str); 3] {
+    [("sandbox", sample.id.as_str()), ("template", sample.template.as_str()), ("tenant", sample.tenant.as_str())]
+}
+
+/// The label set of a series without labels.
+const NO_LABELS: [(&str, &str); 0] = [];
+
+/// Writes families of series.
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn tasks(&mut self, tasks: &Tasks) -> fmt::Result {
+        let counts = tasks.count_by_kind();
+        let rows = counts.iter().map(|(kind, count)| ([("kind", *kind)], *count));
+        self.gauges("tasks", "Asynchronous tasks of the daemon by kind", None, rows)?;
+        self.counters("task_panics", "Asynchronous tasks that panicked", None, [(NO_LABELS, tasks.panics())])
+    }
+
+    fn node(&mut self, node: &NodeSample, sandboxes: &[SandboxSample]) -> fmt::Result {
+        let mut by_phase: BTreeMap<String, u64> = Phase::ALL.iter().map(|phase| (phase.to_string(), 0)).collect();
+        for sandbox in sandboxes {
+            *by_phase.entry(sandbox.phase.to_string()).or_default() += 1;
+        }
+        let rows = by_phase.iter().map(|(phase, count)| ([("phase", phase.as_str())], *count));
+        self.gauges("sandboxes", "Sandboxes of the node by phase", None, rows)?;
+
+        let cores = || Some(Unit::Other("cores".into()));
+        let bytes = || Some(Unit::Bytes);
+        let requested = node.cpu_requested_millis as f64 / 1000.0;
+        self.gauge("node_cpu_requested", "CPU requested by sandboxes", cores(), requested)?;
+        let allocatable = f64::from(node.capacity.cpu_allocatable_millis) / 1000.0;
+        self.gauge("node_cpu_allocatable", "CPU that sandboxes may request", cores(), allocatable)?;
+        let requested = node.memory_requested_bytes;
+        self.gauge("node_memory_requested", "Memory requested by sandboxes", bytes(), requested)?;
+        let allocatable = node.capacity.memory_allocatable_bytes;
+        self.gauge("node_memory_allocatable", "Memory that sandboxes may request", bytes(), allocatable)?;
+        let most = u64::from(node.capacity.sandboxes_max);
+        self.gauge("node_sandboxes_allocatable", "Most sandboxes at once", None, most)?;
+        self.gauge("node_id_ranges", "User id ranges given to sandboxes", None, node.id_ranges_in_use)
+    }
+
+    fn ledger_and_link(&mut self, node: &NodeSample) -> fmt::Result {
+        self.gauge("ledger_size", "Size of the ledger on disk", Some(Unit::Bytes), node.ledger_bytes)?;
+        self.counters("ledger_commits", "Durable changes of the ledger", None, [(NO_LABELS, node.ledger_commits)])?;
+        let help = "Time spent until changes of the ledger were durable";
+        let seconds = node.ledger_commit_us as f64 / 1e6;
+        self.counters("ledger_commit", help, Some(Unit::Seconds), [(NO_LABELS, seconds)])?;
+        let connected = u64::from(node.is_link_connected);
+        self.gauge("link_connected", "Whether the connection to central stands", None, connected)?;
+        let Some(rtt_us) = node.heartbeat_rtt_us else { return Ok(()) };
+        let help = "Time between the last heartbeat and its acknowledgement";
+        self.gauge("heartbeat_lag", help, Some(Unit::Seconds), rtt_us as f64 / 1e6)
+    }
+
+    fn sandboxes(&mut self, sandboxes: &[SandboxSample]) -> fmt::Result {
+        let phases = sandboxes.iter().map(|sample| {
+            let [sandbox, template, tenant] = labels(sample).map(|(name, value)| (name, value.to_owned()));
+            ([sandbox, template, tenant, ("phase", sample.phase.to_string())], 1u64)
+        });
+        self.gauges("sandbox_phase", "1 for the phase that the sandbox is in", None, phases)?;
+        let used: Vec<_> = sandboxes.iter().filter_map(|s| Some((labels(s), s.usage?))).collect();
+        let rows = |value: fn(&Usage) -> u64| used.iter().map(move |(labels, usage)| (*labels, value(usage)));
+        let help = "Memory charged to the sandbox, display and tmpfs included";
+        self.gauges("sandbox_memory", help, Some(Unit::Bytes), rows(|usage| usage.memory_bytes))?;
+        let help = "Bytes held in /dev/shm of the sandbox";
+        self.gauges("sandbox_shm", help, Some(Unit::Bytes), rows(|usage| usage.shm_bytes))?;
+        self.gauges("sandbox_pids", "Processes and threads", None, rows(|usage| u64::from(usage.pids)))?;
+        let seconds = used.iter().map(|(labels, usage)| (*labels, usage.cpu_us as f64 / 1e6));
+        self.counters("sandbox_cpu", "CPU time used by the sandbox", Some(Unit::Seconds), seconds)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<Unit>, value: impl EncodeGaugeValue) -> fmt::Result {
+        self.gauges(name, help, unit, [(NO_LABELS, value)])
+    }
+
+    fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        rows: impl IntoIterator<Item = (L, impl EncodeGaugeValue)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        for (labels, value) in rows {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        rows: impl IntoIterator<Item = (L, impl EncodeCounterValue)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+        for (labels, value) in rows {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+}

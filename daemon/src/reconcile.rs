@@ -1,0 +1,6 @@
+//! What is desired, kept in the ledger, against what exists.
+
+pub mod events;
+pub mod ledger;
+pub mod plan;
+pub mod startup;

@@ -1,0 +1,148 @@
+//! The first reconciliation: adopt what runs, reap what nobody owns.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roost_proto::id::SandboxId;
+
+use super::ledger::{Contents, Ledger, LedgerError, Progress, Record, decode};
+use super::plan::{Existing, Plan, plan};
+use crate::containerd;
+use crate::sandbox::failure::chain;
+use crate::sandbox::layout::Layout;
+use crate::sandbox::publisher::unix_ms;
+use crate::sandbox::{Node, teardown};
+use crate::tasks::Tasks;
+
+/// Orphans that are removed at once: each keeps containerd busy for a while.
+const REAP_AT_ONCE: usize = 8;
+/// First and longest wait for containerd.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// Opens the ledger. One that cannot be read is moved aside and rebuilt from
+/// the records in containerd's containers: that loses stopped sandboxes and
+/// history, not a running desktop.
+///
+/// The second value tells whether it must be rebuilt.
+///
+/// # Errors
+/// When no ledger can be opened at all.
+pub fn open_ledger(layout: &Layout) -> Result<(Ledger, Contents, bool), LedgerError> {
+    let dir = layout.ledger();
+    match Ledger::open(&dir) {
+        Ok((ledger, contents)) => Ok((ledger, contents, false)),
+        Err(error) if is_broken(&error) => {
+            let aside = dir.with_file_name(format!("ledger.broken-{}", unix_ms()));
+            tracing::error!(error = %chain(&error), aside = %aside.display(), "ledger is broken: it is rebuilt from containerd");
+            move_aside(&dir, &aside)?;
+            let (ledger, contents) = Ledger::open(&dir)?;
+            Ok((ledger, contents, true))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A record of a newer daemon is not broken: its owner comes back.
+fn is_broken(error: &LedgerError) -> bool {
+    match error {
+        LedgerError::Record { source, .. } => !matches!(**source, super::ledger::DecodeRecordError::Newer { .. }),
+        LedgerError::Store { operation, .. } => *operation == "open" || *operation == "read",
+        LedgerError::TooLarge { .. } | LedgerError::Closed => false,
+    }
+}
+
+fn move_aside(dir: &Path, aside: &Path) -> Result<(), LedgerError> {
+    std::fs::rename(dir, aside).map_err(|e| LedgerError::Store {
+        operation: "move aside",
+        path: dir.to_owned(),
+        source: Arc::new(e),
+    })
+}
+
+/// Everything of this daemon that exists, and the records that containers
+/// carry. Waits for containerd.
+pub async fn survey(node: &Node) -> (Existing, Vec<Record>) {
+    let mut retry = RETRY.0;
+    loop {
+        match list(node).await {
+            Ok(found) => return found,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "containerd cannot be listed yet");
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY.1);
+            }
+        }
+    }
+}
+
+async fn list(node: &Node) -> Result<(Existing, Vec<Record>), containerd::Error> {
+    node.client.ensure_namespace().await?;
+    let containers = node.client.list_containers().await?;
+    let tasks = node.client.list_tasks().await?;
+    let records = containers.iter().filter_map(|c| decode(c.record_json.as_deref()?).ok()).collect();
+    let mut names = node.cgroups.list();
+    for dir in [node.layout.sandboxes(), node.layout.logs()] {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        names.extend(entries.filter_map(|e| e.file_name().into_string().ok()));
+    }
+    let existing = Existing { containers: containers.into_iter().map(|c| c.id).collect(), tasks, names };
+    Ok((existing, records))
+}
+
+/// The records to go on with: the ledger's, or after its loss those that
+/// containers carry, which are then written to the new ledger.
+///
+/// # Errors
+/// When the new ledger does not take them.
+pub async fn rebuild(ledger: &Ledger, carried: Vec<Record>) -> Result<Vec<(Record, Progress)>, LedgerError> {
+    let mut records: Vec<Record> = Vec::new();
+    for record in carried {
+        // Both containers of a sandbox carry it.
+        if !records.iter().any(|r| r.desired.id == record.desired.id) {
+            records.push(record);
+        }
+    }
+    let changes = records.iter().map(|r| super::ledger::Change::Put(Box::new(r.clone()))).collect();
+    ledger.commit(changes).await?;
+    Ok(records.into_iter().map(|record| (record, Progress::default())).collect())
+}
+
+/// Plans the first reconciliation and starts removing what nobody owns, in
+/// the background: adopted sandboxes do not wait for it.
+#[must_use]
+pub fn reconcile(node: &Arc<Node>, tasks: &Tasks, records: Vec<(Record, Progress)>, existing: &Existing) -> Plan {
+    let plan = plan(records, existing);
+    tracing::info!(adopt = plan.adopt.len(), reap = plan.reap.len(), "first reconciliation");
+    if !plan.reap.is_empty() {
+        tasks.spawn("reap", reap(node.clone(), plan.reap.clone().into_iter().collect()));
+    }
+    plan
+}
+
+async fn reap(node: Arc<Node>, orphans: Vec<SandboxId>) {
+    use futures::StreamExt;
+    futures::stream::iter(orphans).for_each_concurrent(REAP_AT_ONCE, |id| reap_one(&node, id)).await;
+}
+
+async fn reap_one(node: &Node, id: SandboxId) {
+    let mut retry = RETRY.0;
+    loop {
+        let stopped = teardown::stop(node, &id, Duration::ZERO).await;
+        let result = match stopped {
+            Ok(()) => teardown::remove_files(node, &id).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => {
+                tracing::info!(sandbox = %id, "orphan reaped");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(sandbox = %id, error = %chain(&error), "orphan cannot be reaped yet");
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY.1);
+            }
+        }
+    }
+}

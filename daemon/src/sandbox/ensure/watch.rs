@@ -1,0 +1,108 @@
+//! What ends a wait early: the wish changed, or a container ended.
+
+use std::future::Future;
+
+use roost_proto::id::SandboxId;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::containerd::{Client, ContainerId, Role, TaskStatus};
+use crate::sandbox::failure::StartError;
+
+/// A container that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Which of the two.
+    pub role: Role,
+    /// Its exit code; none when containerd does not know the task any more
+    /// (its shim was killed).
+    pub exit_code: Option<i32>,
+}
+
+/// Watches one sandbox's containers and the driver's wish.
+///
+/// Events are hints: each one makes us ask containerd, whose answer counts.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    client: &'a Client,
+    id: SandboxId,
+    hints: watch::Receiver<u64>,
+    /// The hint after which containerd was asked last.
+    answered: u64,
+    cancel: CancellationToken,
+}
+
+impl<'a> Watch<'a> {
+    /// Watches for hints newer than `before`: older ones are about earlier
+    /// containers.
+    #[must_use]
+    pub fn new(
+        client: &'a Client,
+        id: SandboxId,
+        hints: watch::Receiver<u64>,
+        before: u64,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self { client, id, hints, answered: before, cancel }
+    }
+
+    /// Whether the start is still wanted.
+    ///
+    /// # Errors
+    /// [`StartError::Cancelled`] when it is not.
+    pub fn check(&self) -> Result<(), StartError> {
+        if self.cancel.is_cancelled() { Err(StartError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Runs `wait` until it ends, the wish changes or a container ends.
+    ///
+    /// # Errors
+    /// [`StartError::Cancelled`], [`StartError::Exited`].
+    pub async fn during<T>(&mut self, wait: impl Future<Output = T>) -> Result<T, StartError> {
+        let cancel = self.cancel.clone();
+        // Cancel-safe: `wait` is dropped with its connection, `ended` keeps a
+        // hint until it was answered, the token stays cancelled.
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(StartError::Cancelled),
+            value = wait => Ok(value),
+            ended = self.ended() => {
+                Err(StartError::Exited { role: ended.role.as_str(), exit_code: ended.exit_code.unwrap_or(137) })
+            }
+        }
+    }
+
+    /// Waits until a container ended. Cancel-safe.
+    pub async fn ended(&mut self) -> Ended {
+        loop {
+            let answered = self.answered;
+            let Ok(hint) = self.hints.wait_for(|hint| *hint > answered).await.map(|hint| *hint) else {
+                // The manager is gone: the daemon shuts down.
+                return std::future::pending().await;
+            };
+            if let Some(ended) = self.ask().await {
+                return ended;
+            }
+            self.answered = hint;
+        }
+    }
+
+    /// Asks containerd about both containers. When it does not answer, the
+    /// next hint comes after the reconnection.
+    async fn ask(&self) -> Option<Ended> {
+        for role in Role::ALL {
+            match self.client.get_task(&ContainerId::new(&self.id, role)).await {
+                Ok(Some(task)) => {
+                    if let TaskStatus::Stopped(code) = task.status {
+                        return Some(Ended { role, exit_code: Some(code) });
+                    }
+                }
+                Ok(None) => return Some(Ended { role, exit_code: None }),
+                Err(error) => {
+                    tracing::warn!(sandbox = %self.id, role = role.as_str(), %error, "task cannot be asked for");
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,112 @@
+//! Why a start ends before Ready, and what people read about it.
+
+use roost_proto::model::{ImageRef, Stage};
+
+use super::image::ImageError;
+use crate::containerd;
+use crate::host;
+
+/// Why a start did not reach Ready.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The wish changed meanwhile.
+    #[error("the start was given up")]
+    Cancelled,
+    /// An image cannot be used.
+    #[error("image {reference} cannot be used")]
+    Image {
+        /// Which.
+        reference: ImageRef,
+        /// Why.
+        #[source]
+        source: ImageError,
+    },
+    /// A containerd call failed.
+    #[error("a container could not be run")]
+    Containerd(#[from] containerd::Error),
+    /// A step on the host failed.
+    #[error("the host refused a step")]
+    Host(#[from] host::Error),
+    /// The display did not come up or cannot be read.
+    #[error("the display failed")]
+    Display(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A container ended during the start.
+    #[error("the {role} ended with exit code {exit_code} during its start")]
+    Exited {
+        /// `display` or `workload`.
+        role: &'static str,
+        /// 128 + signal when killed.
+        exit_code: i32,
+    },
+    /// The start took longer than its template allows.
+    #[error("not Ready within {timeout_ms} ms")]
+    Timeout {
+        /// What the template allows.
+        timeout_ms: u32,
+    },
+}
+
+impl StartError {
+    /// Whether the same start may succeed a little later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Containerd(error) if error.is_unavailable())
+    }
+
+    /// Stable word for programs.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Image { source: ImageError::Missing, .. } => "image-missing",
+            Self::Image { .. } => "image-unusable",
+            Self::Containerd(error) if error.is_unavailable() => "containerd-unavailable",
+            Self::Containerd(_) => "container-failed",
+            Self::Host(_) => "host-failed",
+            Self::Display(_) => "display-failed",
+            Self::Exited { role: "display", .. } => "display-exited",
+            Self::Exited { .. } => "workload-exited",
+            Self::Timeout { .. } => "start-timeout",
+        }
+    }
+
+    /// One sentence for people, with the next step.
+    #[must_use]
+    pub fn message(&self, stage: Stage) -> String {
+        let next = match self {
+            Self::Image { source: ImageError::Missing, .. } => "import it with `roost image import`",
+            Self::Image { .. } => "import it again with `roost image import`",
+            Self::Containerd(error) if error.is_unavailable() => "it is tried again until containerd answers",
+            Self::Exited { role: "display", .. } | Self::Display(_) => "see `roost sandbox logs --display`",
+            Self::Exited { .. } | Self::Timeout { .. } => "see `roost sandbox logs`",
+            Self::Cancelled | Self::Containerd(_) | Self::Host(_) => "see the log of roostd",
+        };
+        format!("{}, at stage {stage}: {next}", chain(self))
+    }
+}
+
+/// An error with all its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_image_says_how_to_bring_it() {
+        let error = StartError::Image { reference: "a".parse().unwrap(), source: ImageError::Missing };
+        assert_eq!(error.reason(), "image-missing");
+        let message = error.message(Stage::Rootfs);
+        assert!(message.contains("roost image import") && message.contains("a:latest"), "{message}");
+    }
+}

@@ -1,0 +1,109 @@
+//! The host side of a start: directories, namespaces, cgroup, mounts.
+//! Blocking; each function takes about a millisecond.
+
+use std::path::PathBuf;
+
+use roost_proto::id::SandboxId;
+use roost_proto::model::SandboxSpec;
+
+use super::layout::SandboxDirs;
+use crate::containerd::Role;
+use crate::host::cgroup::Cgroups;
+use crate::host::mount::{Tmpfs, mount_tmpfs};
+use crate::host::overlay::{Upper, mount_readonly, mount_writable};
+use crate::host::{Error, files, namespaces};
+
+/// Bytes of the framebuffer's tmpfs above the pixels: the file's header.
+const FRAMEBUFFER_SLACK_BYTES: u64 = 1 << 20;
+/// Bytes of one pixel in the framebuffer.
+const PIXEL_BYTES: u64 = 4;
+
+/// What the host side needs to know, owned: it moves to a blocking thread.
+#[derive(Debug, Clone)]
+pub struct HostPlan {
+    /// Whose.
+    pub id: SandboxId,
+    /// Where.
+    pub dirs: SandboxDirs,
+    /// What id 0 inside is outside.
+    pub first_id: u32,
+    /// User of both containers, inside.
+    pub uid: u32,
+    /// Group of both containers, inside.
+    pub gid: u32,
+    /// Screen, limits, sizes.
+    pub spec: SandboxSpec,
+    /// Layers of the display image, topmost first.
+    pub display_layers: Vec<PathBuf>,
+    /// Layers of the workload image, topmost first.
+    pub workload_layers: Vec<PathBuf>,
+}
+
+impl HostPlan {
+    /// Ids of both containers' user, as the host counts.
+    fn owner(&self) -> (u32, u32) {
+        (self.first_id + self.uid, self.first_id + self.gid)
+    }
+}
+
+/// Makes the sandbox's directory and its pinned namespaces.
+///
+/// # Errors
+/// What the host refuses.
+pub fn make_namespaces(plan: &HostPlan) -> Result<(), Error> {
+    files::create_dir(plan.dirs.dir(), 0o711)?;
+    files::create_dir(plan.dirs.logs(), 0o700)?;
+    namespaces::create(&plan.dirs.namespaces(), plan.first_id, plan.id.as_str())
+}
+
+/// Makes the cgroup, the tmpfs mounts, the small files and both root file
+/// systems.
+///
+/// # Errors
+/// What the host refuses; the caller tears down.
+pub fn make_rootfs(plan: &HostPlan, cgroups: &Cgroups) -> Result<(), Error> {
+    cgroups.create(plan.id.as_str(), &plan.spec.resources)?;
+    make_shared_dirs(plan)?;
+    write_etc(plan)?;
+    mount_root_file_systems(plan)
+}
+
+fn make_shared_dirs(plan: &HostPlan) -> Result<(), Error> {
+    let (uid, gid) = plan.owner();
+    let dirs = &plan.dirs;
+    files::create_owned_dir(&dirs.x11(), 0o755, uid, gid)?;
+    files::create_owned_dir(&dirs.display(), 0o711, uid, gid)?;
+    files::create_dir(&dirs.framebuffer(), 0o700)?;
+    let pixels = u64::from(plan.spec.display.width_px) * u64::from(plan.spec.display.height_px);
+    let size_bytes = pixels * PIXEL_BYTES + FRAMEBUFFER_SLACK_BYTES;
+    mount_tmpfs(&dirs.framebuffer(), Tmpfs { size_bytes, mode: 0o700, uid, gid })?;
+    files::create_dir(&dirs.shm(), 0o700)?;
+    let shm = Tmpfs { size_bytes: plan.spec.resources.shm_bytes, mode: 0o1777, uid: plan.first_id, gid: plan.first_id };
+    mount_tmpfs(&dirs.shm(), shm)
+}
+
+/// The sandbox has no network yet: names resolve by `hosts` alone.
+fn write_etc(plan: &HostPlan) -> Result<(), Error> {
+    let etc = plan.dirs.etc();
+    files::create_dir(&etc, 0o711)?;
+    let hosts = format!("127.0.0.1 localhost {}\n::1 localhost\n", plan.id);
+    files::write(&etc.join("hosts"), hosts.as_bytes(), 0o644)?;
+    files::write(&etc.join("hostname"), format!("{}\n", plan.id).as_bytes(), 0o644)?;
+    files::write(&etc.join("resolv.conf"), b"", 0o644)
+}
+
+fn mount_root_file_systems(plan: &HostPlan) -> Result<(), Error> {
+    use std::os::fd::AsFd;
+    let dirs = &plan.dirs;
+    let user_namespace = namespaces::open_user(&dirs.namespaces())?;
+    let (display, workload) = (dirs.rootfs(Role::Display), dirs.rootfs(Role::Workload));
+    files::create_dir(&dirs.dir().join("rootfs"), 0o711)?;
+    for dir in [&display, &workload, &dirs.work(), &dirs.stage()] {
+        files::create_dir(dir, 0o711)?;
+    }
+    // The owner of the upper directory becomes the owner of the workload's `/`.
+    files::create_owned_dir(&dirs.upper(), 0o755, plan.first_id, plan.first_id)?;
+    let upper = Upper { upper: dirs.upper(), work: dirs.work() };
+    mount_readonly(&display, &plan.display_layers, &dirs.stage(), user_namespace.as_fd())?;
+    mount_writable(&workload, &plan.workload_layers, &upper, &dirs.stage(), user_namespace.as_fd())
+}

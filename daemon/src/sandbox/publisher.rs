@@ -1,0 +1,157 @@
+//! The only writer of what the outside sees of a sandbox.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use roost_proto::id::SandboxId;
+use roost_proto::model::{DisplayState, Observed, Stage, StageTiming};
+use tokio::time::Instant;
+
+use super::Desired;
+use crate::reconcile::ledger::ReadyRecord;
+use super::state::Phase;
+use super::table::Table;
+
+/// Publishes one sandbox's observed state: each publication raises its
+/// revision by one, and a change of phase is one line in the log.
+#[derive(Debug)]
+pub struct Publisher {
+    id: SandboxId,
+    table: Table,
+    observed: Observed,
+    /// When the present start was accepted, and its running stage began.
+    start: Option<(Instant, Option<(Stage, Instant)>)>,
+    /// When an adopted sandbox became Ready.
+    restored_ready_at: Option<u64>,
+}
+
+/// Now, as Unix time in milliseconds.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Publisher {
+    /// A publisher that continues from what the table shows.
+    #[must_use]
+    pub fn new(id: SandboxId, table: Table, observed: Observed) -> Self {
+        Self { id, table, observed, start: None, restored_ready_at: None }
+    }
+
+    /// What was published last.
+    #[must_use]
+    pub fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
+    /// Enters a phase, answering `desired`.
+    pub fn phase(&mut self, desired: &Desired, phase: &Phase) {
+        let outside = phase.outside();
+        let failure = match phase {
+            Phase::Failed(failure) => Some(failure),
+            _ => None,
+        };
+        let was = self.observed.phase;
+        if was != outside {
+            let reason = failure.map(|f| f.reason.as_str());
+            tracing::info!(sandbox = %self.id, from = %was, to = %outside, reason, "sandbox changed phase");
+        }
+        self.observed.phase = outside;
+        self.observed.observed_generation = desired.generation;
+        self.observed.stage = failure.and_then(|f| f.stage);
+        self.observed.reason = failure.map(|f| f.reason.clone());
+        self.observed.message = failure.map(|f| f.message.clone());
+        self.observed.exit_code = failure.and_then(|f| f.exit_code);
+        if *phase == Phase::Ready {
+            if was != outside {
+                self.observed.ready_at_unix_ms = Some(self.restored_ready_at.take().unwrap_or_else(unix_ms));
+            }
+        } else {
+            self.observed.usage = None;
+        }
+        self.publish();
+    }
+
+    /// Shows again what an earlier daemon knew.
+    pub fn restore(&mut self, starts: u32, ready: Option<&ReadyRecord>) {
+        self.observed.starts = starts;
+        if let Some(ready) = ready {
+            self.observed.stages.clone_from(&ready.stages);
+            self.restored_ready_at = Some(ready.at_unix_ms);
+        }
+    }
+
+    /// Enters a phase unless it was published as the answer to `desired`.
+    pub fn settle(&mut self, desired: &Desired, phase: &Phase) {
+        if self.observed.phase != phase.outside() || self.observed.observed_generation != desired.generation {
+            self.phase(desired, phase);
+        }
+    }
+
+    /// Begins the record of a start that was accepted at `accepted`.
+    pub fn begin_start(&mut self, accepted: Instant, starts: u32) {
+        self.start = Some((accepted, None));
+        self.observed.stages.clear();
+        self.observed.starts = starts;
+        self.observed.display = None;
+    }
+
+    /// Ends the running stage and begins the next. Stages follow each other
+    /// without a gap: their sum is the whole start.
+    pub fn stage(&mut self, stage: Stage) {
+        self.end_stage();
+        if let Some((_, running)) = &mut self.start {
+            *running = Some((stage, Instant::now()));
+        }
+        self.observed.stage = Some(stage);
+        self.publish();
+    }
+
+    /// Ends the running stage.
+    pub fn end_stage(&mut self) {
+        if let Some((accepted, running)) = &mut self.start
+            && let Some((stage, begun)) = running.take()
+        {
+            let timing =
+                StageTiming { stage, begin_us: micros(begun - *accepted), duration_us: micros(begun.elapsed()) };
+            tracing::debug!(sandbox = %self.id, %stage, duration_us = timing.duration_us, "stage is over");
+            self.observed.stages.push(timing);
+        }
+    }
+
+    /// Notes a stage that was over before the driver began.
+    pub fn past_stage(&mut self, stage: Stage, begin: Instant, end: Instant) {
+        if let Some((accepted, _)) = &self.start {
+            let begin_us = micros(begin.saturating_duration_since(*accepted));
+            self.observed.stages.push(StageTiming { stage, begin_us, duration_us: micros(end - begin) });
+        }
+    }
+
+    /// The stage that runs now.
+    #[must_use]
+    pub fn running_stage(&self) -> Stage {
+        let running = self.start.as_ref().and_then(|(_, running)| running.as_ref());
+        running.map_or(Stage::Ledger, |(stage, _)| *stage)
+    }
+
+    /// Notes the display number that the X server told.
+    pub fn display(&mut self, number: u32) {
+        self.observed.display = Some(DisplayState { number });
+    }
+
+    /// Says why the present phase lasts.
+    pub fn note(&mut self, reason: &str, message: String) {
+        self.observed.reason = Some(reason.to_owned());
+        self.observed.message = Some(message);
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        self.observed.revision += 1;
+        self.table.publish(&self.id, self.observed.clone());
+    }
+}

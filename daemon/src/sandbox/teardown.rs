@@ -1,0 +1,159 @@
+//! Undoing a start, wherever it stopped.
+//!
+//! Every function takes nothing for granted and may be called again: what is
+//! gone already is success.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use roost_proto::id::SandboxId;
+
+use super::Node;
+use super::layout::SandboxDirs;
+use crate::containerd::{self, ContainerId, Role, TaskStatus};
+use crate::host::{self, blocking, files, mount, namespaces};
+
+/// How long a killed process may take to end: an exit frees its memory first.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the processes of a cgroup may take to vanish after their kill.
+const CGROUP_ATTEMPTS: u32 = 100;
+/// Between two tries to remove a cgroup.
+const CGROUP_PERIOD: Duration = Duration::from_millis(10);
+
+/// Why something of a sandbox is still there.
+#[derive(Debug, thiserror::Error)]
+pub enum TeardownError {
+    /// containerd did not do it.
+    #[error("a container could not be removed")]
+    Containerd(#[from] containerd::Error),
+    /// The host did not do it.
+    #[error("something on the host could not be removed")]
+    Host(#[from] host::Error),
+}
+
+/// Ends the sandbox's processes and takes away all that a start made; what
+/// the workload wrote and the logs stay.
+///
+/// `grace`: between SIGTERM and SIGKILL for the workload.
+///
+/// # Errors
+/// See [`TeardownError`]; call again later.
+pub async fn stop(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), TeardownError> {
+    if !grace.is_zero() {
+        terminate(node, &ContainerId::new(id, Role::Workload), grace).await?;
+    }
+    let remove = |role| remove_container(node, ContainerId::new(id, role));
+    let (display, workload) = tokio::join!(remove(Role::Display), remove(Role::Workload));
+    display.and(workload)?;
+    let (cgroups, dirs, name) = (node.cgroups.clone(), node.layout.sandbox(id), id.to_string());
+    blocking(move || {
+        remove_cgroup(&cgroups, &name)?;
+        unmount(&dirs)
+    })
+    .await?;
+    Ok(())
+}
+
+/// Removes what [`stop`] left: files and logs.
+///
+/// # Errors
+/// See [`TeardownError`]; call again later.
+pub async fn remove_files(node: &Node, id: &SandboxId) -> Result<(), TeardownError> {
+    let dirs = node.layout.sandbox(id);
+    blocking(move || {
+        files::remove_tree(dirs.dir())?;
+        files::remove_tree(dirs.logs())
+    })
+    .await?;
+    Ok(())
+}
+
+/// Asks a workload to end, and waits for it.
+async fn terminate(node: &Node, id: &ContainerId, grace: Duration) -> Result<(), TeardownError> {
+    let running = node.client.get_task(id).await?.is_some_and(|task| task.status == TaskStatus::Running);
+    if !running {
+        return Ok(());
+    }
+    node.client.kill_task(id, Signal::SIGTERM, false).await?;
+    match tokio::time::timeout(grace, node.client.wait_task(id)).await {
+        Ok(result) => result.map(drop).map_err(Into::into),
+        Err(_elapsed) => Ok(()),
+    }
+}
+
+/// Kills and removes one container. Its first process takes the others of its
+/// PID namespace with it.
+async fn remove_container(node: &Node, id: ContainerId) -> Result<(), TeardownError> {
+    if let Some(task) = node.client.get_task(&id).await? {
+        if !matches!(task.status, TaskStatus::Stopped(_)) {
+            kill(node, &id).await?;
+        }
+        node.client.delete_task(&id).await?;
+    }
+    node.client.delete_container(&id).await?;
+    Ok(())
+}
+
+async fn kill(node: &Node, id: &ContainerId) -> Result<(), TeardownError> {
+    match node.client.kill_task(id, Signal::SIGKILL, false).await {
+        Ok(()) => {}
+        // Ended by itself meanwhile: containerd has nothing to signal.
+        Err(containerd::Error::Rpc { .. } | containerd::Error::Precondition { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let wait = || tokio::time::timeout(KILL_TIMEOUT, node.client.wait_task(id));
+    if let Ok(result) = wait().await {
+        return result.map(drop).map_err(Into::into);
+    }
+    // The runtime lost it: the kernel still knows every process.
+    tracing::warn!(container = %id, "killing by cgroup");
+    let (cgroups, name) = (node.cgroups.clone(), id.sandbox.to_string());
+    blocking(move || cgroups.kill(&name)).await?;
+    match wait().await {
+        Ok(result) => result.map(drop).map_err(Into::into),
+        Err(_elapsed) => Err(containerd::Error::Timeout { operation: "kill", object: id.to_string() }.into()),
+    }
+}
+
+fn remove_cgroup(cgroups: &host::cgroup::Cgroups, name: &str) -> Result<(), host::Error> {
+    let mut attempt = 0;
+    loop {
+        match cgroups.remove(name) {
+            // A process that was killed is counted until the kernel reaped it.
+            Err(_) if attempt < CGROUP_ATTEMPTS => {
+                cgroups.kill(name)?;
+                std::thread::sleep(CGROUP_PERIOD);
+                attempt += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Takes away the mounts, and the directories that held them. They are
+/// removed as empty directories: if a mount were left, this fails rather than
+/// delete what is mounted there.
+fn unmount(dirs: &SandboxDirs) -> Result<(), host::Error> {
+    let points = [dirs.rootfs(Role::Workload), dirs.rootfs(Role::Display), dirs.framebuffer(), dirs.shm()];
+    for point in &points {
+        mount::unmount(point)?;
+        files::remove_dir(point)?;
+    }
+    unmount_stage(dirs)?;
+    namespaces::remove(&dirs.namespaces())?;
+    files::remove_dir(&dirs.dir().join("rootfs"))?;
+    for small in [dirs.display(), dirs.x11(), dirs.etc()] {
+        files::remove_tree(&small)?;
+    }
+    Ok(())
+}
+
+/// Layer clones stay here only if a daemon was killed while it mounted.
+fn unmount_stage(dirs: &SandboxDirs) -> Result<(), host::Error> {
+    let stage = dirs.stage();
+    for entry in std::fs::read_dir(&stage).into_iter().flatten().flatten() {
+        mount::unmount(&entry.path())?;
+        files::remove_dir(&entry.path())?;
+    }
+    files::remove_dir(&stage)
+}
