@@ -5,6 +5,7 @@ pub mod container;
 pub mod content;
 pub mod error;
 pub mod event;
+pub mod exec;
 pub mod image;
 pub mod lease;
 pub mod seccomp;

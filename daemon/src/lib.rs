@@ -1,5 +1,6 @@
 //! The Roost node daemon: owns the sandboxes of one node.
 //!
+//! - [`app`]: builds all of it and starts its tasks.
 //! - [`sandbox`]: the life of a sandbox; one driver task owns one sandbox.
 //! - [`reconcile`]: what is desired, kept in the ledger, against what exists.
 //! - [`containerd`]: the only room that names containerd types.
@@ -7,6 +8,7 @@
 //! - [`display`]: the X server's files, readiness and pixels.
 //! - [`link`]: the connection to central.
 //! - [`api`]: the unix-socket API, also served through tunnels.
+//! - [`node`]: what API, link and metrics ask, answered by the rooms above.
 //! - [`facts`]: what the node is and how loaded, from procfs.
 //! - [`admin`]: `/metrics`, `/live`, `/ready`.
 //! - [`metrics`]: what Prometheus scrapes.
@@ -15,6 +17,8 @@
 
 pub mod admin;
 pub mod api;
+pub mod app;
+pub mod config;
 pub mod containerd;
 pub mod display;
 pub mod facts;
@@ -22,6 +26,7 @@ pub mod host;
 pub mod link;
 pub mod logging;
 pub mod metrics;
+pub mod node;
 pub mod reconcile;
 pub mod sandbox;
 pub mod tasks;

@@ -11,18 +11,16 @@ mod starts;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use roost_proto::model::Stage;
+use roost_proto::model::StageTiming;
 
 use crate::tasks::Tasks;
 pub use samples::{NodeSample, SampleSource, SandboxSample};
-pub use starts::StartResult;
 use starts::{ReasonLabels, Starts};
 
 /// Media type of [`Metrics::encode`]'s text.
@@ -83,18 +81,18 @@ impl Metrics {
         }
     }
 
-    /// One stage of a start ended.
-    pub fn stage_ended(&self, stage: Stage, duration: Duration) {
-        self.inner.starts.stage_ended(stage, duration);
+    /// A start ended in Ready, after these stages.
+    pub fn start_succeeded(&self, stages: &[StageTiming]) {
+        self.inner.starts.succeeded(stages);
     }
 
-    /// A start ended, so long after it was accepted.
-    pub fn start_ended(&self, result: StartResult, duration: Duration) {
-        self.inner.starts.ended(result, duration);
+    /// A start failed; `reason` is the stable word of the sandbox's state. A
+    /// start that nobody wants any more is neither.
+    pub fn start_failed(&self, reason: &'static str) {
+        self.inner.starts.failed(reason);
     }
 
-    /// A sandbox that was Ready failed; `reason` is a stable word, as in its
-    /// state.
+    /// A sandbox that was Ready failed; `reason` as in [`Self::start_failed`].
     pub fn sandbox_failed(&self, reason: &'static str) {
         self.inner.failures.get_or_create(&ReasonLabels { reason }).inc();
     }

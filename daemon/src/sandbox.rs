@@ -49,6 +49,8 @@ pub struct Node {
     pub screenshots: crate::display::encode::Screenshots,
     /// What is durable.
     pub ledger: Ledger,
+    /// Where tasks run.
+    pub tasks: crate::tasks::Tasks,
     /// Counts starts and failures.
     pub metrics: crate::metrics::Metrics,
 }

@@ -56,8 +56,8 @@ pub trait ImageStore: Send + Sync + 'static {
     async fn remove(&self, reference: &ImageRef) -> Result<(), ImageError>;
 }
 
-/// Runs the import in a task of its own: when the client goes away, its
-/// archive ends in an error and the import cleans up after itself.
+/// Runs the import in a task of its own, which ends with the import or with
+/// its client; an import that is dropped undoes what it did.
 pub(super) async fn import(
     shared: &Shared,
     mut input: Streaming<wire::ImportImageInput>,
@@ -67,13 +67,18 @@ pub(super) async fn import(
     let reference = optional_reference(&start.reference)?;
     let size_bytes = (start.size_bytes != 0).then_some(start.size_bytes);
     let (progress, steps) = Progress::new();
-    let (done_tx, done_rx) = oneshot::channel();
+    let (mut done_tx, done_rx) = oneshot::channel();
     let images = shared.parts.images.clone();
     let task = async move {
-        let done = images.import(archive(input), size_bytes, reference, &progress).await;
-        drop(permit);
-        if let Err(Err(error)) = done_tx.send(done) {
-            tracing::warn!(error = super::status::chain(&error), "image import failed after its client left");
+        let _permit = permit;
+        let done = tokio::select! {
+            // May be dropped: that undoes it.
+            done = images.import(archive(input), size_bytes, reference, &progress) => done,
+            // Cancel-safe: only looks.
+            () = done_tx.closed() => return tracing::info!("image import undone: its client left"),
+        };
+        if done_tx.send(done).is_err() {
+            tracing::debug!("client left at the end of an image import");
         }
     };
     shared.parts.tasks.spawn("import", task.instrument(tracing::info_span!("import")));

@@ -11,9 +11,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Gid, chown};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::peer::{Caller, PeerPolicy};
@@ -200,7 +199,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 async fn accept_loop(socket: Socket, server: Server, policy: Arc<PeerPolicy>, shutdown: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let connections = TaskTracker::new();
+    // Dropped with this loop: cutting it off cuts them off.
+    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             // Cancel-safe: a cancelled wait has taken neither permit nor connection
@@ -215,14 +215,23 @@ async fn accept_loop(socket: Socket, server: Server, policy: Arc<PeerPolicy>, sh
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
+            // Cancel-safe: only removes what has ended.
+            Some(ended) = connections.join_next() => log_broken(&ended),
             // Cancel-safe: a token only remembers that it was cancelled.
             () = shutdown.cancelled() => break,
         }
     }
     // Closes the socket first, so that nobody connects to a daemon that leaves.
     drop(socket);
-    connections.close();
-    connections.wait().await;
+    while let Some(ended) = connections.join_next().await {
+        log_broken(&ended);
+    }
+}
+
+fn log_broken(ended: &Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "API connection broke");
+    }
 }
 
 async fn accept(listener: &UnixListener, permits: &Arc<Semaphore>) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {

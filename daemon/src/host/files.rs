@@ -26,6 +26,15 @@ pub fn create_owned_dir(path: &Path, mode: u32, uid: u32, gid: u32) -> Result<()
     chown(path, uid, gid)
 }
 
+/// Sets the mode of a path.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|e| Error::path("chmod", path, e))
+}
+
 /// Gives a path to an owner; a link itself, never what it points to.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::identity::{Identity, NewIdentity};
 use super::join::JoinString;
+use super::pin::is_mismatch;
 use super::{dial, pace, unix_ms};
 
 /// Time for central to answer; it signs a certificate and writes one row.
@@ -23,6 +24,11 @@ pub(super) enum EnrolError {
     Key(#[from] rcgen::Error),
     #[error("cannot reach central to ask for a certificate")]
     Dial(#[source] tonic::transport::Error),
+    #[error(
+        "central does not present the CA certificate that the join string names: \
+         it is another central, or somebody stands between"
+    )]
+    Pin,
     #[error("central refuses to certify the node: {}", .0.message())]
     Refused(Status),
     #[error("central cannot certify the node now")]
@@ -97,7 +103,11 @@ pub(super) async fn renew(endpoint: &Endpoint, present: &Identity) -> Result<Ide
 }
 
 async fn client(endpoint: &Endpoint) -> Result<NodeLinkClient<Channel>, EnrolError> {
-    endpoint.connect().await.map(NodeLinkClient::new).map_err(EnrolError::Dial)
+    let channel = endpoint.connect().await;
+    channel.map(NodeLinkClient::new).map_err(|error| match is_mismatch(&error) {
+        true => EnrolError::Pin,
+        false => EnrolError::Dial(error),
+    })
 }
 
 async fn answer(

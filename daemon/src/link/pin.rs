@@ -14,13 +14,23 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCer
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
 
-/// What is said when the fingerprint does not match.
+/// Marks, inside the error of a handshake, that the fingerprint did not match.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "central does not present the CA certificate that the join string names: \
-     it is another central, or somebody stands between"
-)]
+#[error("the fingerprint of the CA does not match")]
 struct PinMismatch;
+
+/// Whether a connection failed because the fingerprint did not match.
+pub(super) fn is_mismatch(error: &(dyn std::error::Error + 'static)) -> bool {
+    let marks = |error: &Error| {
+        matches!(error, Error::InvalidCertificate(CertificateError::Other(OtherError(why))) if why.is::<PinMismatch>())
+    };
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        // An I/O error shows what is in it by `get_ref` only.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()));
+        tls.is_some_and(marks)
+    })
+}
 
 /// Verifies central by the fingerprint of its CA.
 #[derive(Debug)]

@@ -86,9 +86,6 @@ fn labels(sample: &SandboxSample) -> [(&'static str, &str); 3] {
     [("sandbox", sample.id.as_str()), ("template", sample.template.as_str()), ("tenant", sample.tenant.as_str())]
 }
 
-/// The label set of a series without labels.
-const NO_LABELS: [(&str, &str); 0] = [];
-
 /// Writes families of series.
 struct Writer<'a>(DescriptorEncoder<'a>);
 
@@ -97,7 +94,7 @@ impl Writer<'_> {
         let counts = tasks.count_by_kind();
         let rows = counts.iter().map(|(kind, count)| ([("kind", *kind)], *count));
         self.gauges("tasks", "Asynchronous tasks of the daemon by kind", None, rows)?;
-        self.counters("task_panics", "Asynchronous tasks that panicked", None, [(NO_LABELS, tasks.panics())])
+        self.counter("task_panics", "Asynchronous tasks that panicked", None, tasks.panics())
     }
 
     fn node(&mut self, node: &NodeSample, sandboxes: &[SandboxSample]) -> fmt::Result {
@@ -125,10 +122,9 @@ impl Writer<'_> {
 
     fn ledger_and_link(&mut self, node: &NodeSample) -> fmt::Result {
         self.gauge("ledger_size", "Size of the ledger on disk", Some(Unit::Bytes), node.ledger_bytes)?;
-        self.counters("ledger_commits", "Durable changes of the ledger", None, [(NO_LABELS, node.ledger_commits)])?;
+        self.counter("ledger_commits", "Durable changes of the ledger", None, node.ledger_commits)?;
         let help = "Time spent until changes of the ledger were durable";
-        let seconds = node.ledger_commit_us as f64 / 1e6;
-        self.counters("ledger_commit", help, Some(Unit::Seconds), [(NO_LABELS, seconds)])?;
+        self.counter("ledger_commit", help, Some(Unit::Seconds), node.ledger_commit_us as f64 / 1e6)?;
         let connected = u64::from(node.is_link_connected);
         self.gauge("link_connected", "Whether the connection to central stands", None, connected)?;
         let Some(rtt_us) = node.heartbeat_rtt_us else { return Ok(()) };
@@ -154,7 +150,12 @@ impl Writer<'_> {
     }
 
     fn gauge(&mut self, name: &str, help: &str, unit: Option<Unit>, value: impl EncodeGaugeValue) -> fmt::Result {
-        self.gauges(name, help, unit, [(NO_LABELS, value)])
+        self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, unit: Option<Unit>, value: impl EncodeCounterValue) -> fmt::Result {
+        let mut counter = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+        counter.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 
     fn gauges<L: EncodeLabelSet>(

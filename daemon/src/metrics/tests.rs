@@ -86,17 +86,19 @@ fn node_totals_are_in_base_units() {
 #[test]
 fn a_start_is_counted_by_stage_result_and_reason() {
     let metrics = Metrics::new(Tasks::default());
-    metrics.stage_ended(Stage::DisplayServer, Duration::from_millis(30));
-    metrics.start_ended(StartResult::Ready, Duration::from_millis(200));
-    metrics.start_ended(StartResult::Failed("image-missing"), Duration::from_millis(1));
+    metrics.start_succeeded(&[
+        StageTiming { stage: Stage::DisplayServer, begin_us: 100_000, duration_us: 30_000 },
+        StageTiming { stage: Stage::Workload, begin_us: 130_000, duration_us: 70_000 },
+    ]);
+    metrics.start_failed("image-missing");
     metrics.sandbox_failed("display-exited");
     metrics.containerd_failed("create container");
     let text = metrics.encode().unwrap();
     assert_line(&text, "roost_sandbox_start_stage_duration_seconds_sum{stage=\"display_server\"} 0.03");
-    assert_line(&text, "roost_sandbox_start_duration_seconds_bucket{le=\"0.15\",result=\"ready\"} 0");
-    assert_line(&text, "roost_sandbox_start_duration_seconds_bucket{le=\"0.25\",result=\"ready\"} 1");
-    assert_line(&text, "roost_sandbox_start_duration_seconds_count{result=\"failed\"} 1");
-    assert_line(&text, "roost_sandbox_starts_total 2");
+    assert_line(&text, "roost_sandbox_start_duration_seconds_bucket{le=\"0.15\"} 0");
+    assert_line(&text, "roost_sandbox_start_duration_seconds_bucket{le=\"0.25\"} 1");
+    assert_line(&text, "roost_sandbox_starts_total{result=\"ready\"} 1");
+    assert_line(&text, "roost_sandbox_starts_total{result=\"failed\"} 1");
     assert_line(&text, "roost_sandbox_start_failures_total{reason=\"image-missing\"} 1");
     assert_line(&text, "roost_sandbox_failures_total{reason=\"display-exited\"} 1");
     assert_line(&text, "roost_containerd_errors_total{operation=\"create container\"} 1");

@@ -89,7 +89,12 @@ impl Images {
         Ok(image)
     }
 
-    /// Forgets what was looked up of an image that changed or goes, and lets
+    /// Forgets what was looked up of an image that was imported again.
+    pub fn refresh(&self, reference: &ImageRef) {
+        self.prepared().remove(reference);
+    }
+
+    /// Forgets what was looked up of an image that goes, and lets
     /// go of its layers. Sandboxes that run keep their mounts.
     ///
     /// # Errors

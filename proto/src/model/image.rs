@@ -28,6 +28,12 @@ pub struct ParseImageRefError {
 }
 
 impl ImageRef {
+    /// Roost's own image for display containers.
+    #[must_use]
+    pub fn display_default() -> Self {
+        Self("roost/display:latest".into())
+    }
+
     /// The normalised text, always with tag or digest.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -214,3 +214,88 @@ async fn kill(control: &dyn ExecControl) {
         Err(_) => tracing::warn!("killed program did not end in time"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use tokio::io::{AsyncRead, ReadBuf};
+    use tokio::sync::watch;
+
+    use super::super::super::exec::TerminalSize;
+    use super::*;
+
+    /// Endless output that counts what is taken of it.
+    struct Endless(Arc<AtomicUsize>);
+
+    impl AsyncRead for Endless {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+            let room = buf.remaining();
+            buf.put_slice(&vec![7; room]);
+            self.0.fetch_add(room, Ordering::Relaxed);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A program that ends when it is killed.
+    struct Program {
+        killed_with: AtomicI32,
+        exit: watch::Sender<Option<i32>>,
+    }
+
+    #[tonic::async_trait]
+    impl ExecControl for Program {
+        async fn resize(&self, _: TerminalSize) -> Result<(), ExecError> {
+            Ok(())
+        }
+
+        async fn signal(&self, signal: i32) -> Result<(), ExecError> {
+            self.killed_with.store(signal, Ordering::Relaxed);
+            self.exit.send_replace(Some(128 + signal));
+            Ok(())
+        }
+
+        async fn wait(&self) -> Result<i32, ExecError> {
+            let mut exit = self.exit.subscribe();
+            let code = exit.wait_for(Option::is_some).await.ok().and_then(|code| *code);
+            Ok(code.unwrap_or(-1))
+        }
+    }
+
+    /// A pump of endless output, idle since its client reads nothing.
+    async fn blocked() -> (Arc<AtomicUsize>, Arc<Program>, mpsc::Receiver<Result<wire::ExecOutput, Status>>) {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let program = Arc::new(Program { killed_with: AtomicI32::new(0), exit: watch::Sender::new(None) });
+        let session = ExecSession {
+            stdin: None,
+            stdout: Box::new(Endless(taken.clone())),
+            stderr: None,
+            control: program.clone(),
+        };
+        let (output, output_rx) = mpsc::channel(8);
+        tokio::spawn(run(session, futures::stream::pending(), output));
+        // The clock of a paused runtime moves only when everything is idle.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (taken, program, output_rx)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_stops_the_program_at_a_bound() {
+        let (taken, _, mut output) = blocked().await;
+        let bound = taken.load(Ordering::Relaxed);
+        assert_eq!(bound, 9 * CHUNK_BYTES, "the queue and the piece in hand");
+        output.recv().await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(taken.load(Ordering::Relaxed), bound + CHUNK_BYTES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blocked_program_is_killed_when_its_client_leaves() {
+        let (_, program, output) = blocked().await;
+        drop(output);
+        assert_eq!(program.wait().await.unwrap(), 128 + nix::libc::SIGKILL);
+    }
+}

@@ -265,7 +265,13 @@ mod tests {
     async fn a_silent_sender_does_not_hold_the_node_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let silent = stream::pending::<Result<Bytes, io::Error>>();
-        let result = receive(silent, None, &config(directory.path()), &Progress::ignored()).await;
+        // The writer's thread keeps the paused clock from moving by itself.
+        let silence = async {
+            tokio::task::yield_now().await;
+            tokio::time::advance(SILENCE_TIMEOUT).await;
+        };
+        let (config, progress) = (config(directory.path()), Progress::ignored());
+        let (result, ()) = tokio::join!(receive(silent, None, &config, &progress), silence);
         assert!(matches!(result, Err(SpoolError::Stalled { received_bytes: 0 })), "{result:?}");
     }
 

@@ -1,0 +1,304 @@
+//! Builds the daemon from its configuration and starts all of its tasks.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roost_proto::model::{NodeCapacity, NodeStatus};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Admin, AdminError, Readiness};
+use crate::api::{Api, ApiHandle, ApiParts, ListenError, SocketConfig, logs::LogFiles};
+use crate::config::{CentralConfig, Config};
+use crate::containerd::image::{Images as ContainerdImages, SpoolConfig};
+use crate::containerd::{self, Client, RuntimeOptions};
+use crate::display::Screenshots;
+use crate::facts;
+use crate::host::cgroup::Cgroups;
+use crate::host::{self, files, mount, socket};
+use crate::link::{self, JoinString, LinkConfig, LinkHandle, LinkParts, StartLinkError};
+use crate::logging::LogControl;
+use crate::metrics::Metrics;
+use crate::node::debug::Inside;
+use crate::node::{exec::Execs, images::NodeImages, logs, samples::Samples, screenshots::Frames, status, usage};
+use crate::reconcile::ledger::LedgerError;
+use crate::reconcile::{events, startup};
+use crate::sandbox::image::Images;
+use crate::sandbox::layout::Layout;
+use crate::sandbox::manager::Limits;
+use crate::sandbox::{Manager, Node};
+use crate::tasks::Tasks;
+
+/// Cgroup of the shims, beside those of the sandboxes.
+const SHIM_CGROUP: &str = "shims";
+/// Pictures that are made at the same time: encoding only computes.
+const SCREENSHOTS_AT_ONCE: usize = 4;
+/// Between two looks at screenshot buffers that nobody uses.
+const BUFFER_PERIOD: Duration = Duration::from_secs(5);
+/// How long open calls may take to end at shutdown.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The host is not fit, or refuses a step.
+    #[error("the host is not ready for roostd")]
+    Host(#[from] host::Error),
+    /// containerd's address or namespace cannot be used.
+    #[error("containerd cannot be used")]
+    Containerd(#[from] containerd::Error),
+    /// The ledger cannot be opened.
+    #[error("the ledger cannot be used")]
+    Ledger(#[from] LedgerError),
+    /// The unix socket cannot be opened.
+    #[error("the API cannot be served")]
+    Listen(#[from] ListenError),
+    /// The port for metrics and probes cannot be opened.
+    #[error("metrics and probes cannot be served")]
+    Admin(#[from] AdminError),
+    /// The facts of the machine cannot be read.
+    #[error("the machine cannot be looked at")]
+    Facts(#[from] facts::FactsError),
+    /// The connection to central cannot be configured.
+    #[error("the connection to central cannot be used")]
+    Link(#[from] StartLinkError),
+    /// The join token cannot be read.
+    #[error("central.join_token_file: {0}")]
+    JoinToken(String),
+}
+
+/// The running daemon.
+#[derive(Debug)]
+pub struct App {
+    shutdown: CancellationToken,
+    api: ApiHandle,
+    link: Option<LinkHandle>,
+    /// Held until the end: one daemon per root directory.
+    _lock: host::lock::RootLock,
+}
+
+impl App {
+    /// Starts everything, once containerd answers.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config, log: LogControl, shutdown: CancellationToken) -> Result<Self, StartError> {
+        let layout = Layout::new(&config.root);
+        let lock = prepare_root(&layout)?;
+        check_propagation(&config)?;
+        let tasks = Tasks::default();
+        let metrics = Metrics::new(tasks.clone());
+        let readiness = Readiness::default();
+        let conditions = (
+            readiness.condition("containerd", "containerd was not heard yet"),
+            readiness.condition("display-image", "images were not listed yet"),
+        );
+        let adopted = readiness.condition("adopted", "running sandboxes are not adopted yet");
+        let admin = Admin::bind(config.admin.listen, metrics.clone(), readiness, tasks.clone()).await?;
+        tracing::info!(address = %admin.address(), "metrics and probes are served");
+        tasks.spawn("admin", admin.serve(shutdown.clone()));
+
+        let (node, manager) = build_node(&config, layout, &tasks, &metrics, &shutdown).await?;
+        adopted.hold();
+        let capacity = capacity(&config)?;
+        let (containerd_up, containerd_up_rx) = watch::channel(false);
+        let (images_changed, images_changed_rx) = watch::channel(0);
+        let (status_tx, status) = watch::channel(NodeStatus { capacity, ..NodeStatus::default() });
+        let reporter = status::StatusReporter {
+            node: node.clone(),
+            capacity,
+            containerd: containerd_up_rx,
+            images_changed: images_changed_rx,
+            status: status_tx,
+            ready: conditions,
+        };
+        tasks.spawn("node-status", reporter.run());
+        tasks.spawn("containerd-events", events::follow(node.client.clone(), manager.clone(), containerd_up));
+        tasks.spawn("usage", usage::sample(node.clone(), manager.clone()));
+        tasks.spawn("log-rotation", logs::rotate(node.layout.logs(), config.sandboxes.log_max_bytes));
+        tasks.spawn("screenshot-buffers", release_buffers(node.screenshots.clone()));
+
+        let (link_state_tx, link_state) = watch::channel(None);
+        let spool = SpoolConfig {
+            directory: node.layout.spool(),
+            max_bytes: config.sandboxes.archive_max_bytes,
+            reserve_bytes: config.reserved.disk_bytes,
+        };
+        let inside = Inside {
+            node: node.clone(),
+            manager: manager.clone(),
+            config: config.clone(),
+            status: status.clone(),
+            link: link_state,
+            log,
+        };
+        let api = Api::new(ApiParts {
+            sandboxes: Arc::new(manager.clone()),
+            execs: Arc::new(Execs::new(node.clone(), manager.clone())),
+            screenshots: Arc::new(Frames::new(node.clone(), manager.clone())),
+            images: Arc::new(NodeImages::new(node.clone(), manager.clone(), spool, images_changed)),
+            logs: LogFiles { dir: node.layout.logs() },
+            node: status.clone(),
+            debug: Arc::new(inside),
+            tasks: tasks.clone(),
+        });
+        let api_handle = api.listen(socket_config(&config)?, shutdown.clone())?;
+        let link = match &config.central {
+            None => None,
+            Some(central) => {
+                let link_config = link_config(&config, central, &node.layout)?;
+                let parts =
+                    LinkParts { sandboxes: Arc::new(manager.clone()), status, api, tasks: tasks.clone() };
+                let link = link::start(link_config, parts, shutdown.clone())?;
+                tasks.spawn("link-state", copy_state(link.state(), link_state_tx));
+                Some(link)
+            }
+        };
+        let link_state = link.as_ref().map(LinkHandle::state);
+        metrics.attach(Arc::new(Samples::new(node.clone(), manager, capacity, link_state)));
+        tracing::info!(socket = %config.api.socket.display(), root = %config.root.display(), "roostd serves");
+        Ok(Self { shutdown, api: api_handle, link, _lock: lock })
+    }
+
+    /// Ends the daemon; its sandboxes go on.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.api.stopped(GRACE).await;
+        if let Some(link) = self.link {
+            link.stopped(GRACE).await;
+        }
+    }
+}
+
+/// Makes the directories of the root, and takes its lock.
+fn prepare_root(layout: &Layout) -> Result<host::lock::RootLock, host::Error> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(host::Error::Unfit("roostd needs root: it mounts, makes namespaces and drives containerd".into()));
+    }
+    let create = |path: &Path| std::fs::create_dir_all(path).map_err(|e| host::Error::path("create", path, e));
+    create(layout.root())?;
+    let lock = host::lock::RootLock::take(layout.root())?;
+    files::set_mode(layout.root(), 0o711)?;
+    for (dir, mode) in
+        [(layout.sandboxes(), 0o711), (layout.logs(), 0o700), (layout.spool(), 0o700), (layout.runc(), 0o711)]
+    {
+        files::create_dir(&dir, mode)?;
+    }
+    Ok(lock)
+}
+
+/// What the daemon mounts, containerd must see: they share a mount namespace,
+/// or the root passes mounts on.
+fn check_propagation(config: &Config) -> Result<(), host::Error> {
+    if mount::is_shared(&config.root)? {
+        return Ok(());
+    }
+    match socket::server_pid(&config.containerd.socket).and_then(mount::same_mount_namespace) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(host::Error::Unfit(format!(
+            "{} does not pass its mounts on and containerd lives in another mount namespace: mount it with shared \
+             propagation (in a pod: mountPropagation: Bidirectional)",
+            config.root.display()
+        ))),
+        // Not running yet, or not ours to look at: the first start tells.
+        Err(error) => {
+            tracing::debug!(%error, "containerd's mount namespace is not known");
+            Ok(())
+        }
+    }
+}
+
+/// Opens the ledger, waits for containerd, adopts and reaps.
+async fn build_node(
+    config: &Config,
+    layout: Layout,
+    tasks: &Tasks,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> Result<(Arc<Node>, Manager), StartError> {
+    let client = Client::connect(&config.containerd.socket, &config.containerd.namespace)?;
+    let cgroups = Cgroups::new(&config.sandboxes.cgroup_parent);
+    cgroups.create_plain(SHIM_CGROUP)?;
+    let (ledger, contents, is_lost) = startup::open_ledger(&layout)?;
+    let images = ContainerdImages::new(client.clone(), config.containerd.snapshotter.as_str());
+    let node = Arc::new(Node {
+        runtime: RuntimeOptions {
+            shim_cgroup: cgroups.path(SHIM_CGROUP),
+            runc_root: layout.runc().display().to_string(),
+        },
+        images: Images::new(client.clone(), images, &config.containerd.snapshotter),
+        display_image: config.sandboxes.display_image.clone(),
+        screenshots: Screenshots::new(SCREENSHOTS_AT_ONCE),
+        metrics: metrics.clone(),
+        tasks: tasks.clone(),
+        client,
+        layout,
+        cgroups,
+        ledger,
+    });
+    let limits = Limits { sandboxes_max: config.sandboxes.max, first_id: config.sandboxes.first_id };
+    let manager = Manager::new(node.clone(), tasks.clone(), limits, shutdown.clone());
+    let (existing, carried) = startup::survey(&node).await;
+    let records = if is_lost { startup::rebuild(&node.ledger, carried).await? } else { contents.records };
+    let plan = startup::reconcile(&node, tasks, records, &existing);
+    manager.restore(plan.adopt, contents.central_generation);
+    if let Err(error) = node.images.store().forget_broken_imports().await {
+        tracing::warn!(%error, "leases of broken imports stay until they expire");
+    }
+    Ok((node, manager))
+}
+
+/// What sandboxes may request of this machine.
+fn capacity(config: &Config) -> Result<NodeCapacity, facts::FactsError> {
+    let facts = facts::node_facts("", "")?;
+    Ok(NodeCapacity {
+        cpu_allocatable_millis: facts.cpus.saturating_mul(1000).saturating_sub(config.reserved.cpu_millis),
+        memory_allocatable_bytes: facts.memory_bytes.saturating_sub(config.reserved.memory_bytes),
+        sandboxes_max: u32::try_from(config.sandboxes.max).unwrap_or(u32::MAX),
+    })
+}
+
+fn socket_config(config: &Config) -> Result<SocketConfig, host::Error> {
+    if let Some(dir) = config.api.socket.parent() {
+        std::fs::create_dir_all(dir).map_err(|e| host::Error::path("create", dir, e))?;
+    }
+    Ok(SocketConfig {
+        path: config.api.socket.clone(),
+        group_gid: config.api.group_gid,
+        allowed_uids: config.api.allowed_uids.clone(),
+        allowed_gids: config.api.allowed_gids.clone(),
+    })
+}
+
+fn link_config(config: &Config, central: &CentralConfig, layout: &Layout) -> Result<LinkConfig, StartError> {
+    let join = match &central.join_token_file {
+        Some(path) if path.exists() => Some(read_join(path)?),
+        _ => None,
+    };
+    let name = if config.name.is_empty() { facts::node_facts("", "")?.hostname } else { config.name.clone() };
+    Ok(LinkConfig { address: central.address.clone(), state_dir: layout.root().join("identity"), node_name: name, join })
+}
+
+fn read_join(path: &Path) -> Result<JoinString, StartError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| StartError::JoinToken(format!("cannot read {}: {e}", path.display())))?;
+    text.trim().parse().map_err(|e| StartError::JoinToken(format!("{}: {e}", path.display())))
+}
+
+async fn copy_state(mut from: watch::Receiver<link::LinkState>, to: watch::Sender<Option<link::LinkState>>) {
+    loop {
+        let state = from.borrow_and_update().clone();
+        to.send_replace(Some(state));
+        if from.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn release_buffers(screenshots: Screenshots) {
+    loop {
+        tokio::time::sleep(BUFFER_PERIOD).await;
+        screenshots.release_idle();
+    }
+}

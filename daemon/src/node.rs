@@ -1,0 +1,10 @@
+//! What API, link and metrics ask of the node, answered by the domain.
+
+pub mod debug;
+pub mod exec;
+pub mod images;
+pub mod logs;
+pub mod samples;
+pub mod screenshots;
+pub mod status;
+pub mod usage;

@@ -1,0 +1,70 @@
+//! What Prometheus is told, read at each scrape.
+
+use std::sync::Arc;
+
+use roost_proto::model::{NodeCapacity, Phase};
+use tokio::sync::watch;
+
+use crate::link::LinkState;
+use crate::metrics::{NodeSample, SampleSource, SandboxSample};
+use crate::sandbox::{Manager, Node, View};
+
+/// Reads the node for metrics.
+#[derive(Debug)]
+pub struct Samples {
+    node: Arc<Node>,
+    manager: Manager,
+    capacity: NodeCapacity,
+    link: Option<watch::Receiver<LinkState>>,
+}
+
+impl Samples {
+    /// Samples of the node and, if it has one, its connection to central.
+    #[must_use]
+    pub fn new(
+        node: Arc<Node>,
+        manager: Manager,
+        capacity: NodeCapacity,
+        link: Option<watch::Receiver<LinkState>>,
+    ) -> Self {
+        Self { node, manager, capacity, link }
+    }
+
+    fn live(&self) -> Vec<View> {
+        let mut views = self.manager.changed_since(0);
+        views.retain(|view| view.observed.phase != Phase::Gone);
+        views
+    }
+}
+
+impl SampleSource for Samples {
+    fn sandboxes(&self) -> Vec<SandboxSample> {
+        let sample = |view: View| SandboxSample {
+            id: view.desired.id.clone(),
+            template: view.desired.spec.template.clone(),
+            tenant: view.desired.tenant.clone(),
+            phase: view.observed.phase,
+            usage: view.observed.usage,
+        };
+        self.live().into_iter().map(sample).collect()
+    }
+
+    fn node(&self) -> NodeSample {
+        use std::sync::atomic::Ordering::Relaxed;
+        let views = self.live();
+        let resources = || views.iter().map(|view| &view.desired.spec.resources);
+        let ledger = self.node.ledger.figures();
+        let link = self.link.as_ref().map(|link| link.borrow().clone());
+        NodeSample {
+            capacity: self.capacity,
+            cpu_requested_millis: resources().map(|r| u64::from(r.cpu_request_millis)).sum(),
+            memory_requested_bytes: resources().map(|r| r.memory_request_bytes).sum(),
+            id_ranges_in_use: u64::try_from(self.manager.id_ranges_used()).unwrap_or(u64::MAX),
+            ledger_commits: ledger.commits.load(Relaxed),
+            ledger_commit_us: ledger.commit_us.load(Relaxed),
+            ledger_bytes: ledger.size_bytes.load(Relaxed),
+            is_link_connected: link.as_ref().is_some_and(LinkState::is_connected),
+            heartbeat_rtt_us: link.as_ref().and_then(|l| l.rtt_us),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What the node says of itself: facts, capacity, images, conditions, load.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roost_proto::model::{NodeCapacity, NodeCondition, NodeFacts, NodeStatus};
+use tokio::sync::watch;
+
+use crate::admin::Condition;
+use crate::facts;
+use crate::sandbox::Node;
+use crate::sandbox::failure::chain;
+
+/// Between two looks at what changes without telling: load, disk, images.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Composes the status and publishes it on a watch.
+#[derive(Debug)]
+pub struct StatusReporter {
+    /// The node.
+    pub node: Arc<Node>,
+    /// What sandboxes may request.
+    pub capacity: NodeCapacity,
+    /// Whether containerd's events flow.
+    pub containerd: watch::Receiver<bool>,
+    /// Rises when an image comes or goes.
+    pub images_changed: watch::Receiver<u64>,
+    /// Where the status goes.
+    pub status: watch::Sender<NodeStatus>,
+    /// Readiness conditions of the process: containerd, display image.
+    pub ready: (Condition, Condition),
+}
+
+impl StatusReporter {
+    /// Reports for ever.
+    pub async fn run(mut self) {
+        let mut containerd_version = String::new();
+        loop {
+            let containerd_up = *self.containerd.borrow_and_update();
+            self.images_changed.borrow_and_update();
+            if containerd_up && let Ok(version) = self.node.client.version().await {
+                containerd_version = version.version;
+            }
+            let status = self.compose(containerd_up, &containerd_version).await;
+            self.status.send_if_modified(|old| {
+                let changed = *old != status;
+                *old = status;
+                changed
+            });
+            // Cancel-safe: watches keep what was not seen, the time is only waited for.
+            tokio::select! {
+                () = tokio::time::sleep(PERIOD) => {}
+                Ok(()) = self.containerd.changed() => {}
+                Ok(()) = self.images_changed.changed() => {}
+            }
+        }
+    }
+
+    async fn compose(&self, containerd_up: bool, containerd_version: &str) -> NodeStatus {
+        let version = self.node.cgroups.version().as_str();
+        let facts = facts::node_facts(version, containerd_version).unwrap_or_else(|error| {
+            tracing::warn!(error = %chain(&error), "facts of the node cannot be read");
+            NodeFacts::default()
+        });
+        let load = facts::node_load(self.node.layout.root()).unwrap_or_else(|error| {
+            tracing::warn!(error = %chain(&error), "load of the node cannot be read");
+            roost_proto::model::NodeLoad::default()
+        });
+        let images = match self.node.images.store().list().await {
+            Ok(images) => images,
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "images cannot be listed");
+                self.status.borrow().images.clone()
+            }
+        };
+        let display_image = &self.node.display_image;
+        let has_display = images.iter().any(|image| image.reference == *display_image);
+        let containerd_says = format!("containerd does not answer in namespace {}", self.node.client.namespace());
+        let display_says =
+            format!("the display image {display_image} is not on the node: `roost image import` brings it");
+        let conditions = vec![
+            condition("ContainerdReady", containerd_up, "NotAnswering", &containerd_says),
+            condition("DisplayImageReady", has_display, "ImageMissing", &display_says),
+        ];
+        tell(&self.ready.0, &conditions[0]);
+        tell(&self.ready.1, &conditions[1]);
+        NodeStatus { facts, capacity: self.capacity, images, conditions, load }
+    }
+}
+
+fn condition(kind: &str, is_true: bool, reason: &str, message: &str) -> NodeCondition {
+    let text = |text: &str| if is_true { String::new() } else { text.to_owned() };
+    let reason = if is_true { "Ok".into() } else { reason.to_owned() };
+    NodeCondition { kind: kind.into(), is_true, reason, message: text(message) }
+}
+
+fn tell(ready: &Condition, condition: &NodeCondition) {
+    if condition.is_true {
+        ready.hold();
+    } else {
+        ready.fail(condition.message.clone());
+    }
+}
