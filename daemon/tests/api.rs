@@ -1,5 +1,8 @@
 //! The node's API over a real unix socket, with real processes for programs.
 
+// A test fails by a panic, in its helpers as well.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "support/fakes.rs"]
 mod fakes;
 
@@ -9,8 +12,8 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures::StreamExt;
 use fakes::{FakeNode, desired, eventually, is_alive, spec};
+use futures::StreamExt;
 use roost_proto::id::SandboxId;
 use roost_proto::model::Phase;
 use roost_proto::node as wire;

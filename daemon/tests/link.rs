@@ -1,5 +1,8 @@
 //! The connection to central, against a central with real TLS and a real CA.
 
+// A test fails by a panic, in its helpers as well.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "support/central.rs"]
 mod central;
 #[path = "support/fakes.rs"]
@@ -259,7 +262,7 @@ async fn after_a_crash_of_central_the_node_comes_back_with_what_it_holds() {
     let before = session.welcome(60_000).await;
     session.send(desired_state(3, None, vec![])).await;
     session.desired_ack().await;
-    central.kill();
+    central.kill().await;
     let mut state = held.handle.state();
     state.wait_for(|state| !state.is_connected()).await.unwrap();
     let id = machine.sandbox();
@@ -295,9 +298,7 @@ async fn a_tunnel_carries_the_nodes_api_and_nothing_more() {
     assert_eq!(list.sandboxes[0].desired.as_ref().unwrap().sandbox_id, id.as_str());
 
     // More than every window and queue, in both directions at once.
-    let data = |bytes| wire::ImportImageInput {
-        input: Some(wire::import_image_input::Input::Data(vec![1; bytes])),
-    };
+    let data = |bytes| wire::ImportImageInput { input: Some(wire::import_image_input::Input::Data(vec![1; bytes])) };
     let start = wire::import_image_input::Input::Start(wire::ImportImageStart {
         reference: "roost/desktop".into(),
         size_bytes: 0,
@@ -345,7 +346,31 @@ async fn a_certificate_is_renewed_in_time_with_a_fresh_key() {
     let key = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["key_pem"].clone();
     assert_ne!(key(&first), key(&second));
 
-    central.kill();
+    central.kill().await;
     central.resume().await;
     assert_eq!(central.session().await.node, session.node, "the renewed certificate is the same node's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_is_reported_and_a_new_token_replaces_it() {
+    let (mut central, machine) = (TestCentral::start().await, Machine::new());
+    let held = machine.join(&central);
+    let first = central.welcomed().await.node;
+    held.handle.stopped(Duration::ZERO).await;
+    let text = std::fs::read_to_string(machine.identity_file()).unwrap();
+    let mut identity: serde_json::Value = serde_json::from_str(&text).unwrap();
+    identity["not_after_unix_ms"] = 1.into();
+    std::fs::write(machine.identity_file(), identity.to_string()).unwrap();
+
+    central.kill().await;
+    let held = machine.connect(&central, None);
+    let mut state = held.handle.state();
+    let state = state.wait_for(|state| state.problem.is_some()).await.unwrap().clone();
+    assert!(state.problem.unwrap().contains("expired"), "{state:?}");
+    held.handle.stopped(Duration::ZERO).await;
+
+    central.resume().await;
+    let _held = machine.join(&central);
+    assert_ne!(central.welcomed().await.node, first);
+    assert_eq!(central.office.enrolments().len(), 2);
 }

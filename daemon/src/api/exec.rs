@@ -167,9 +167,9 @@ pub(super) async fn exec(
 }
 
 async fn first(input: &mut Streaming<wire::ExecInput>) -> Result<wire::ExecStart, Status> {
-    let message = tokio::time::timeout(START_MESSAGE_TIMEOUT, input.message())
-        .await
-        .map_err(|_| status(Code::DeadlineExceeded, "timeout", "the first input, `start`, did not come within 10 s"))??;
+    let message = tokio::time::timeout(START_MESSAGE_TIMEOUT, input.message()).await.map_err(|_| {
+        status(Code::DeadlineExceeded, "timeout", "the first input, `start`, did not come within 10 s")
+    })??;
     match message.and_then(|message| message.input) {
         Some(wire::exec_input::Input::Start(start)) => Ok(start),
         _ => Err(status(Code::InvalidArgument, "invalid-request", "the first input must be `start`")),

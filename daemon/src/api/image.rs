@@ -90,9 +90,9 @@ fn optional_reference(text: &str) -> Result<Option<ImageRef>, Status> {
 }
 
 async fn first(input: &mut Streaming<wire::ImportImageInput>) -> Result<wire::ImportImageStart, Status> {
-    let message = tokio::time::timeout(START_MESSAGE_TIMEOUT, input.message())
-        .await
-        .map_err(|_| status(Code::DeadlineExceeded, "timeout", "the first input, `start`, did not come within 10 s"))??;
+    let message = tokio::time::timeout(START_MESSAGE_TIMEOUT, input.message()).await.map_err(|_| {
+        status(Code::DeadlineExceeded, "timeout", "the first input, `start`, did not come within 10 s")
+    })??;
     match message.and_then(|message| message.input) {
         Some(Input::Start(start)) => Ok(start),
         _ => Err(status(Code::InvalidArgument, "invalid-request", "the first input must be `start`")),

@@ -84,10 +84,7 @@ pub enum LogsError {
 }
 
 /// Opens the log at the asked line; reads as the client takes.
-pub(super) async fn logs(
-    shared: &Shared,
-    request: wire::LogsRequest,
-) -> Result<Answers<wire::LogChunk>, Status> {
+pub(super) async fn logs(shared: &Shared, request: wire::LogsRequest) -> Result<Answers<wire::LogChunk>, Status> {
     let id = convert::sandbox_id(&request.sandbox_id).map_err(invalid)?;
     let source = source(request.source).map_err(invalid)?;
     let sandboxes = shared.parts.sandboxes.clone();

@@ -66,10 +66,7 @@ fn groups_of(uid: u32, gid: u32) -> Vec<Gid> {
             return Vec::new();
         }
     };
-    CString::new(user.name)
-        .ok()
-        .and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok())
-        .unwrap_or_default()
+    CString::new(user.name).ok().and_then(|name| getgrouplist(&name, Gid::from_raw(gid)).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

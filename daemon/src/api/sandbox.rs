@@ -17,12 +17,7 @@ pub trait Sandboxes: Send + Sync + 'static {
     ///
     /// # Errors
     /// See [`RequestError`].
-    async fn create(
-        &self,
-        id: SandboxId,
-        name: Option<SandboxName>,
-        spec: SandboxSpec,
-    ) -> Result<View, RequestError>;
+    async fn create(&self, id: SandboxId, name: Option<SandboxName>, spec: SandboxSpec) -> Result<View, RequestError>;
 
     /// Changes what is wanted of a local sandbox.
     ///
@@ -49,12 +44,7 @@ pub trait Sandboxes: Send + Sync + 'static {
 
 #[tonic::async_trait]
 impl Sandboxes for Manager {
-    async fn create(
-        &self,
-        id: SandboxId,
-        name: Option<SandboxName>,
-        spec: SandboxSpec,
-    ) -> Result<View, RequestError> {
+    async fn create(&self, id: SandboxId, name: Option<SandboxName>, spec: SandboxSpec) -> Result<View, RequestError> {
         Self::create(self, id, name, spec).await
     }
 
@@ -112,10 +102,7 @@ async fn want(
     Ok(convert::sandbox(sandboxes.set_run_state(&id, run_state).await?))
 }
 
-pub(super) async fn start(
-    sandboxes: &dyn Sandboxes,
-    request: wire::SandboxRequest,
-) -> Result<wire::Sandbox, Status> {
+pub(super) async fn start(sandboxes: &dyn Sandboxes, request: wire::SandboxRequest) -> Result<wire::Sandbox, Status> {
     want(sandboxes, request, RunState::Running).await
 }
 
@@ -123,17 +110,11 @@ pub(super) async fn stop(sandboxes: &dyn Sandboxes, request: wire::SandboxReques
     want(sandboxes, request, RunState::Stopped).await
 }
 
-pub(super) async fn delete(
-    sandboxes: &dyn Sandboxes,
-    request: wire::SandboxRequest,
-) -> Result<wire::Sandbox, Status> {
+pub(super) async fn delete(sandboxes: &dyn Sandboxes, request: wire::SandboxRequest) -> Result<wire::Sandbox, Status> {
     want(sandboxes, request, RunState::Deleted).await
 }
 
-pub(super) async fn restart(
-    sandboxes: &dyn Sandboxes,
-    request: wire::SandboxRequest,
-) -> Result<wire::Sandbox, Status> {
+pub(super) async fn restart(sandboxes: &dyn Sandboxes, request: wire::SandboxRequest) -> Result<wire::Sandbox, Status> {
     let id = convert::sandbox_id(&request.sandbox_id).map_err(invalid)?;
     Ok(convert::sandbox(sandboxes.restart(&id).await?))
 }

@@ -111,11 +111,7 @@ fn api_routes(shared: &Arc<Shared>) -> Routes {
 }
 
 /// Runs one call in its own span; a panic costs the call, not the connection.
-async fn answer(
-    mut routes: Routes,
-    request: Request<Incoming>,
-    caller: Caller,
-) -> Result<Response<Body>, Infallible> {
+async fn answer(mut routes: Routes, request: Request<Incoming>, caller: Caller) -> Result<Response<Body>, Infallible> {
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     let span = tracing::info_span!("call", method, %caller);
     let call = async move {

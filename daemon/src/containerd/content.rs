@@ -5,9 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use containerd_client::services::v1::{
-    Info, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
-};
+use containerd_client::services::v1::{Info, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest};
 use futures::{Stream, StreamExt};
 use prost_types::FieldMask;
 use tokio::sync::mpsc;

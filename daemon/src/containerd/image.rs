@@ -1,6 +1,6 @@
 //! Images: imported from a source, listed, resolved for a start, removed.
 //!
-//! One pipeline for every source, see [`ingest`]. What is pure (digests,
+//! One pipeline for every source, see `image/ingest.rs`. What is pure (digests,
 //! documents, choice among several) lies apart from what reads and calls.
 //! This owns containerd's image records, blobs and committed snapshots; it
 //! makes no container and mounts nothing.

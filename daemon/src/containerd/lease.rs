@@ -8,9 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use containerd_client::services::v1::{
-    AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, Resource,
-};
+use containerd_client::services::v1::{AddResourceRequest, CreateRequest, DeleteRequest, ListRequest, Resource};
 use containerd_client::tonic::Request;
 use containerd_client::tonic::metadata::{Ascii, MetadataValue};
 use jiff::{SignedDuration, Timestamp};

@@ -9,6 +9,7 @@ use roost_proto::id::SandboxId;
 use serde_json::{Value, json};
 
 use super::seccomp;
+use crate::host::limits::NOFILE_LIMITS;
 use crate::host::namespaces::{IDS_PER_SANDBOX, Kind, pin};
 
 /// Capabilities inside the sandbox's user namespace for a workload that runs
@@ -54,10 +55,6 @@ const DEVICES: [(u32, Option<u32>); 8] = [
     (5, Some(2)),
     (136, None),
 ];
-/// Open files: what programs get without asking, and what they may ask for
-/// (the values of current systemd).
-const NOFILE: (u64, u64) = (1024, 524_288);
-
 /// Which of the two containers of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -229,6 +226,7 @@ impl Program {
             Role::Display => &[],
             Role::Workload => &CAPABILITIES,
         };
+        let (soft, hard) = *NOFILE_LIMITS;
         json!({
             "terminal": self.terminal,
             "user": self.user.to_json(),
@@ -244,7 +242,7 @@ impl Program {
                 "inheritable": [],
                 "ambient": [],
             },
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": NOFILE.0, "hard": NOFILE.1 }],
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": soft, "hard": hard }],
         })
     }
 }

@@ -11,10 +11,7 @@ use crate::sandbox::{Desired, Origin};
 ///
 /// One unreadable sandbox refuses the whole message: leaving it out of a full
 /// list would delete it.
-pub(super) fn read(
-    sandboxes: Vec<wire::DesiredSandbox>,
-    now_unix_ms: u64,
-) -> Result<Vec<Desired>, InvalidMessage> {
+pub(super) fn read(sandboxes: Vec<wire::DesiredSandbox>, now_unix_ms: u64) -> Result<Vec<Desired>, InvalidMessage> {
     sandboxes
         .into_iter()
         .enumerate()

@@ -76,17 +76,10 @@ impl KeyRequest {
 }
 
 /// Trades the join token for the node's first certificate.
-pub(super) async fn enrol(
-    endpoint: &Endpoint,
-    join: &JoinString,
-    node_name: &str,
-) -> Result<Identity, EnrolError> {
+pub(super) async fn enrol(endpoint: &Endpoint, join: &JoinString, node_name: &str) -> Result<Identity, EnrolError> {
     let request = KeyRequest::new()?;
-    let message = EnrolRequest {
-        join_token: join.token().into(),
-        csr_der: request.csr_der,
-        node_name: node_name.into(),
-    };
+    let message =
+        EnrolRequest { join_token: join.token().into(), csr_der: request.csr_der, node_name: node_name.into() };
     let pinned = dial::pinned(endpoint, join.ca_sha256()).map_err(EnrolError::Dial)?;
     let mut client = client(&pinned).await?;
     let answer = answer(client.enrol(message)).await?;

@@ -21,9 +21,7 @@ struct PinMismatch;
 
 /// Whether a connection failed because the fingerprint did not match.
 pub(super) fn is_mismatch(error: &(dyn std::error::Error + 'static)) -> bool {
-    let marks = |error: &Error| {
-        matches!(error, Error::InvalidCertificate(CertificateError::Other(OtherError(why))) if why.is::<PinMismatch>())
-    };
+    let marks = |error: &Error| matches!(error, Error::InvalidCertificate(CertificateError::Other(OtherError(why))) if why.is::<PinMismatch>());
     std::iter::successors(Some(error), |error| error.source()).any(|error| {
         // An I/O error shows what is in it by `get_ref` only.
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);

@@ -221,7 +221,9 @@ impl Session {
                 }
             }
             Some(FromCentral::DesiredState(state)) => desired.try_send(state).map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => SessionError::Protocol("it sends desired state faster than it is kept"),
+                mpsc::error::TrySendError::Full(_) => {
+                    SessionError::Protocol("it sends desired state faster than it is kept")
+                }
                 mpsc::error::TrySendError::Closed(_) => SessionError::Closed,
             })?,
             Some(FromCentral::OpenTunnel(open)) => open_tunnel(tunnels, &open),

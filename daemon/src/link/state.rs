@@ -77,12 +77,7 @@ impl LinkState {
             (LinkPhase::Connecting, Some(problem)) => ("NoCertificate", problem.into()),
             (LinkPhase::Connecting, None) => ("Connecting", self.last_error.clone().unwrap_or_default()),
         };
-        NodeCondition {
-            kind: "CentralConnected".into(),
-            is_true: self.is_connected(),
-            reason: reason.into(),
-            message,
-        }
+        NodeCondition { kind: "CentralConnected".into(), is_true: self.is_connected(), reason: reason.into(), message }
     }
 
     pub(super) fn connected(&mut self, now_unix_ms: u64, clock_offset_ms: i64) {

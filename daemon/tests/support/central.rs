@@ -93,9 +93,11 @@ impl TestCentral {
         self.runtime = Some(runtime);
     }
 
-    /// Breaks every connection, as a crash does.
-    pub(crate) fn kill(&mut self) {
-        self.runtime.take().unwrap().shutdown_background();
+    /// Breaks every connection, as a crash does; returns when all is closed.
+    pub(crate) async fn kill(&mut self) {
+        let runtime = self.runtime.take().unwrap();
+        // A runtime ends by waiting, which asynchronous code must not.
+        tokio::task::spawn_blocking(|| runtime.shutdown_timeout(PATIENCE)).await.unwrap();
     }
 
     /// A join string with a token that was not used yet.
@@ -194,10 +196,7 @@ impl NodeLink for Desk {
         Ok(Response::new(self.0.certify(request.into_inner().csr_der, &node)))
     }
 
-    async fn session(
-        &self,
-        request: Request<Streaming<NodeMessage>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
+    async fn session(&self, request: Request<Streaming<NodeMessage>>) -> Result<Response<Self::SessionStream>, Status> {
         let node = node_of(&request)?;
         let (outbound, outbound_rx) = mpsc::channel(64);
         let session = Session { office: self.0.clone(), node, inbound: request.into_inner(), outbound };

@@ -115,12 +115,7 @@ impl FakeNode {
 
 #[tonic::async_trait]
 impl Sandboxes for FakeNode {
-    async fn create(
-        &self,
-        id: SandboxId,
-        name: Option<SandboxName>,
-        spec: SandboxSpec,
-    ) -> Result<View, RequestError> {
+    async fn create(&self, id: SandboxId, name: Option<SandboxName>, spec: SandboxSpec) -> Result<View, RequestError> {
         match Sandboxes::get(self, &id) {
             Some(view) if view.desired.spec == spec => Ok(view),
             Some(_) => Err(RequestError::Conflict(id)),
@@ -196,9 +191,8 @@ impl ExecRunner for HostPrograms {
         let mut command = Command::new(&spec.command[0]);
         command.args(&spec.command[1..]).envs(&spec.env).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(if spec.stdin { Stdio::piped() } else { Stdio::null() });
-        let mut child = command
-            .spawn()
-            .map_err(|_| ExecError::Command { id: id.clone(), program: spec.command[0].clone() })?;
+        let mut child =
+            command.spawn().map_err(|_| ExecError::Command { id: id.clone(), program: spec.command[0].clone() })?;
         let pid = Pid::from_raw(child.id().unwrap().cast_signed());
         Ok(ExecSession {
             stdin: child.stdin.take().map(|stdin| Box::new(stdin) as _),

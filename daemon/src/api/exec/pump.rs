@@ -97,12 +97,7 @@ async fn drain(
     exit
 }
 
-async fn copy_out(
-    mut from: ExecReader,
-    wrap: fn(Vec<u8>) -> Output,
-    to: &OutputSender,
-    exited: &CancellationToken,
-) {
+async fn copy_out(mut from: ExecReader, wrap: fn(Vec<u8>) -> Output, to: &OutputSender, exited: &CancellationToken) {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let read = tokio::select! {

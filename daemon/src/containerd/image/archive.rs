@@ -182,10 +182,9 @@ impl Extent {
     /// The extent in pieces of [`CHUNK_BYTES`], the last one shorter.
     fn pieces(self) -> impl Iterator<Item = Self> {
         let end = self.offset + self.size_bytes;
-        (self.offset..end).step_by(CHUNK_BYTES).map(move |offset| Self {
-            offset,
-            size_bytes: (end - offset).min(CHUNK_BYTES as u64),
-        })
+        (self.offset..end)
+            .step_by(CHUNK_BYTES)
+            .map(move |offset| Self { offset, size_bytes: (end - offset).min(CHUNK_BYTES as u64) })
     }
 
     /// Reads the whole extent into memory: for pieces and documents.

@@ -228,8 +228,7 @@ impl Documents {
 /// # Errors
 /// A digest that is not SHA-256, or a size that no store can hold.
 pub fn blob_of(document: &'static str, descriptor: &Descriptor) -> Result<Blob, DocumentError> {
-    let digest =
-        Digest::try_from(descriptor.digest()).map_err(|source| DocumentError::Digest { document, source })?;
+    let digest = Digest::try_from(descriptor.digest()).map_err(|source| DocumentError::Digest { document, source })?;
     if i64::try_from(descriptor.size()).is_err() {
         let rule = "sizes must be below 2^63 bytes";
         return Err(field_error(document, "size", descriptor.size().to_string(), rule));

@@ -60,7 +60,9 @@ pub fn choose_image<T>(images: Vec<Named<T>>, wanted: Option<&ImageRef>) -> Resu
         names.join(", ")
     };
     let by_name = wanted.and_then(|wanted| {
-        images.iter().position(|image| image.names.iter().any(|name| name.parse().is_ok_and(|n: ImageRef| n == *wanted)))
+        images
+            .iter()
+            .position(|image| image.names.iter().any(|name| name.parse().is_ok_and(|n: ImageRef| n == *wanted)))
     });
     if images.len() > 1 && by_name.is_none() {
         return Err(SelectError::Ambiguous { names: names(&images) });

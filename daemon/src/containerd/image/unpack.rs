@@ -20,6 +20,9 @@ const APPLY_TIMEOUT_BASE: Duration = Duration::from_secs(120);
 /// Slowest disk that is waited for, in packed bytes per second.
 const APPLY_BYTES_PER_S: u64 = 1 << 20;
 
+/// Longest commit or removal: containerd visits every file of the snapshot.
+const VISIT_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// What unpacking needs to know.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unpacker<'a> {
@@ -79,7 +82,7 @@ impl Unpacker<'_> {
             key: key.to_owned(),
             ..CommitSnapshotRequest::default()
         };
-        let request = self.client.request_leased(message, self.lease.id());
+        let request = self.lease.id().hold(self.client.request_within(message, VISIT_TIMEOUT));
         let answer = self.client.snapshots().commit(request).await;
         Ok(answer.map_err(Error::of("commit snapshot", format!("snapshot {}", layer.chain_id))).or_exists()?)
     }
@@ -107,7 +110,7 @@ impl Unpacker<'_> {
 
     async fn remove(&self, key: &str) -> Result<(), Error> {
         let message = RemoveSnapshotRequest { snapshotter: self.snapshotter.to_owned(), key: key.to_owned() };
-        let answer = self.client.snapshots().remove(self.client.request(message)).await;
+        let answer = self.client.snapshots().remove(self.client.request_within(message, VISIT_TIMEOUT)).await;
         answer.map_err(Error::of("remove snapshot", format!("snapshot {key}"))).or_gone()
     }
 }

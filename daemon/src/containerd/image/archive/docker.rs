@@ -12,9 +12,7 @@ use serde_json::{Value, json};
 use super::entries::Extent;
 use super::{ArchiveError, Reader, Resolved};
 use crate::containerd::image::digest::{Digest, Hasher};
-use crate::containerd::image::document::{
-    Document, MAX_LAYERS, Manifest, Platform, diff_ids, parse_config,
-};
+use crate::containerd::image::document::{Document, MAX_LAYERS, Manifest, Platform, diff_ids, parse_config};
 use crate::containerd::image::error::ImageError;
 use crate::containerd::image::media::Packing;
 use crate::containerd::image::select::{Named, choose_image};
@@ -95,9 +93,10 @@ fn check_name(path: &str, digest: &Digest) -> Result<(), ImageError> {
     let file = path.rsplit('/').next().unwrap_or(path);
     let stem = file.split_once('.').map_or(file, |(stem, _)| stem);
     match Digest::from_hex(stem) {
-        Some(named) if named != *digest => {
-            Err(ImageError::Damaged { object: format!("the archive's {path}"), problem: format!("its bytes are {digest}") })
-        }
+        Some(named) if named != *digest => Err(ImageError::Damaged {
+            object: format!("the archive's {path}"),
+            problem: format!("its bytes are {digest}"),
+        }),
         _ => Ok(()),
     }
 }

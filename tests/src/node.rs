@@ -1,0 +1,157 @@
+//! A real `roostd` on a private containerd, with the real images.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use roost_proto::model::{Profile, SandboxSpec, Template, resolve};
+
+use crate::process::Process;
+use crate::{Containerd, NodeClient, Result, Root, eventually};
+
+/// How long a daemon may take to answer on its socket.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A node under a temporary root; it ends with its owner.
+#[derive(Debug)]
+pub struct TestNode {
+    /// A client of its socket; replaced by [`TestNode::restart`].
+    pub client: NodeClient,
+    /// The daemon.
+    pub daemon: Process,
+    /// Its containerd.
+    pub containerd: Containerd,
+    /// Where all of it lies; dropped last.
+    pub root: Root,
+}
+
+/// The repository.
+#[must_use]
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+/// A binary of the workspace, built beside this one.
+///
+/// # Errors
+/// When it is not there: `tests/run.sh` builds it.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.exists());
+    found.ok_or_else(|| format!("{name} is not built: run `cargo build --workspace`, or tests/run.sh").into())
+}
+
+/// Where the images lie.
+#[must_use]
+pub fn image_dir() -> PathBuf {
+    std::env::var_os("ROOST_IMAGES").map_or_else(|| "/var/cache/roost/images".into(), PathBuf::from)
+}
+
+/// The spec of a shipped template with its own profile.
+///
+/// # Errors
+/// When the shipped files cannot be read.
+pub fn spec(template: &str) -> Result<SandboxSpec> {
+    let config = repository().join("deploy/config");
+    let read = |path: PathBuf| std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()));
+    let template: Template = toml::from_str(&read(config.join(format!("templates/{template}.toml")))?)?;
+    let profile: Profile = toml::from_str(&read(config.join(format!("profiles/{}.toml", template.profile)))?)?;
+    Ok(resolve(&template, &profile, &std::collections::BTreeMap::new()))
+}
+
+impl TestNode {
+    /// Starts containerd and daemon, and imports the images.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start() -> Result<Self> {
+        let root = Root::create()?;
+        let containerd = Containerd::start(&root.join("c")).await?;
+        let config = root.join("roostd.toml");
+        std::fs::write(&config, config_text(&root, &containerd))?;
+        let (daemon, client) = launch(&root).await?;
+        for name in ["display.tar", "desktop.tar"] {
+            client.import(&image_dir().join(name)).await?;
+        }
+        Ok(Self { client, daemon, containerd, root })
+    }
+
+    /// The daemon's root directory.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.root.join("r")
+    }
+
+    /// The parent cgroup of its sandboxes.
+    #[must_use]
+    pub fn cgroup_parent(&self) -> String {
+        cgroup_parent(&self.root)
+    }
+
+    /// Kills the daemon; its sandboxes go on.
+    pub fn kill_daemon(&mut self) {
+        self.daemon.kill();
+    }
+
+    /// Starts the daemon again and connects to it.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart(&mut self) -> Result<()> {
+        (self.daemon, self.client) = launch(&self.root).await?;
+        Ok(())
+    }
+
+    /// Deletes every sandbox, so that nothing outlives the node.
+    ///
+    /// # Errors
+    /// When one of them does not go.
+    pub async fn clear(&self) -> Result<()> {
+        let ids = self.client.list().await?;
+        let deletes = ids.keys().map(|id| async move { self.client.delete(&id.parse()?).await });
+        futures::future::try_join_all(deletes).await.map(drop)
+    }
+}
+
+impl Drop for TestNode {
+    /// A test that failed may leave sandboxes: their processes are found by
+    /// their cgroup.
+    fn drop(&mut self) {
+        self.daemon.stop();
+        crate::traces::kill_cgroup(&self.cgroup_parent());
+        self.containerd.stop();
+        crate::traces::remove_cgroup(&self.cgroup_parent());
+    }
+}
+
+fn cgroup_parent(root: &Root) -> String {
+    root.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+async fn launch(root: &Root) -> Result<(Process, NodeClient)> {
+    let config = root.join("roostd.toml").display().to_string();
+    let mut daemon = Process::start(&binary("roostd")?, &["--config", &config], &root.join("roostd.log"))?;
+    let socket = root.join("roostd.sock");
+    let client = eventually("roostd answers on its socket", START_LIMIT, || {
+        let ended = (!daemon.is_running()).then(|| daemon.output());
+        let socket = socket.clone();
+        async move {
+            match ended {
+                Some(output) => Err(format!("roostd ended: {output}").into()),
+                None => Ok(NodeClient::connect(&socket).await.ok()),
+            }
+        }
+    })
+    .await?;
+    Ok((daemon, client))
+}
+
+fn config_text(root: &Root, containerd: &Containerd) -> String {
+    format!(
+        "root = \"{}\"\n[containerd]\nsocket = \"{}\"\n[sandboxes]\ncgroup_parent = \"{}\"\n\
+         [api]\nsocket = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nfilter = \"info,roostd=debug\"\n",
+        root.join("r").display(),
+        containerd.socket().display(),
+        cgroup_parent(root),
+        root.join("roostd.sock").display(),
+    )
+}

@@ -1,0 +1,56 @@
+//! The temporary root of one test.
+
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+
+/// A directory that is unmounted and removed with its owner.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+}
+
+impl Root {
+    /// Makes a new one, on a disk: an overlay needs a file system that can
+    /// be its upper side.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn create() -> Result<Self> {
+        let base = std::env::var_os("ROOST_TEST_DIR").map_or_else(|| "/var/tmp".into(), PathBuf::from);
+        let path = base.join(format!("roost-{:08x}", rand_u32()));
+        std::fs::create_dir_all(&path).map_err(|e| format!("cannot create {}: {e}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path below it.
+    #[must_use]
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// Random enough for a name: the address space of the process and its clock.
+fn rand_u32() -> u32 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    u32::try_from(hasher.finish() & u64::from(u32::MAX)).unwrap_or_default()
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        for point in crate::traces::mounts_under(&self.path).into_iter().rev() {
+            let _gone = nix::mount::umount2(&point, nix::mount::MntFlags::MNT_DETACH);
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            eprintln!("harness: {} stays: {error}", self.path.display());
+        }
+    }
+}
