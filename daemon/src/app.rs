@@ -148,8 +148,7 @@ impl App {
             None => None,
             Some(central) => {
                 let link_config = link_config(&config, central, &node.layout)?;
-                let parts =
-                    LinkParts { sandboxes: Arc::new(manager.clone()), status, api, tasks: tasks.clone() };
+                let parts = LinkParts { sandboxes: Arc::new(manager.clone()), status, api, tasks: tasks.clone() };
                 let link = link::start(link_config, parts, shutdown.clone())?;
                 tasks.spawn("link-state", copy_state(link.state(), link_state_tx));
                 Some(link)
@@ -277,7 +276,12 @@ fn link_config(config: &Config, central: &CentralConfig, layout: &Layout) -> Res
         _ => None,
     };
     let name = if config.name.is_empty() { facts::node_facts("", "")?.hostname } else { config.name.clone() };
-    Ok(LinkConfig { address: central.address.clone(), state_dir: layout.root().join("identity"), node_name: name, join })
+    Ok(LinkConfig {
+        address: central.address.clone(),
+        state_dir: layout.root().join("identity"),
+        node_name: name,
+        join,
+    })
 }
 
 fn read_join(path: &Path) -> Result<JoinString, StartError> {

@@ -65,8 +65,7 @@ pub fn node_load(root: &Path) -> Result<NodeLoad, FactsError> {
     let memory = meminfo()?;
     let available = memory.mem_available.ok_or(FactsError::NoAvailableMemory)?;
     let load = LoadAverage::current().map_err(procfs("load average"))?;
-    let disk =
-        nix::sys::statvfs::statvfs(root).map_err(|source| FactsError::Disk { path: root.to_owned(), source })?;
+    let disk = nix::sys::statvfs::statvfs(root).map_err(|source| FactsError::Disk { path: root.to_owned(), source })?;
     Ok(NodeLoad {
         memory_used_bytes: memory.mem_total.saturating_sub(available),
         memory_available_bytes: available,

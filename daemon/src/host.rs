@@ -74,9 +74,7 @@ impl Error {
 ///
 /// # Errors
 /// What the work returns; [`Error::Cancelled`] when the runtime shuts down.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Cancelled)?
 }
 

@@ -218,11 +218,13 @@ impl Link {
     async fn hold(&self, shutdown: &CancellationToken) {
         let mut backoff = Backoff::new(pace::CONNECT_BACKOFF);
         let mut join = self.config.join.clone();
+        let mut is_rejected = false;
         loop {
             let begin = tokio::time::Instant::now();
-            let identity = self.ensure_identity(&mut join).await;
+            let identity = self.ensure_identity(&mut join, is_rejected).await;
             if let Some(identity) = identity {
                 let error = session::run(self, &identity, shutdown).await;
+                is_rejected = error.is_rejection();
                 let error = crate::api::status::chain(&error);
                 tracing::warn!(error, "connection to central ended");
                 self.state.send_modify(|state| state.disconnected(error));
@@ -234,16 +236,20 @@ impl Link {
         }
     }
 
-    /// The identity to connect with: the kept one while it is valid, else a
-    /// new one while there is a join token that was not used yet. An expired
-    /// one is tried all the same, since it may be our clock that is wrong.
-    async fn ensure_identity(&self, join: &mut Option<JoinString>) -> Option<Arc<Identity>> {
+    /// The identity to connect with: the kept one while it is good, else a
+    /// new one while there is a join token that was not used yet. A kept one
+    /// that is not good is tried all the same: it may be our clock that is
+    /// wrong, or central that is being restored.
+    async fn ensure_identity(&self, join: &mut Option<JoinString>, is_rejected: bool) -> Option<Arc<Identity>> {
         let kept = self.identity.borrow().clone();
-        let is_valid = kept.as_ref().is_some_and(|kept| !pace::is_expired(kept.not_after_unix_ms, unix_ms()));
-        let Some(token) = join.as_ref().filter(|_| !is_valid) else {
-            if !is_valid {
-                self.report_unusable(kept.is_some());
-            }
+        let problem = match &kept {
+            None => Some(state::NOT_ENROLLED),
+            Some(kept) if pace::is_expired(kept.not_after_unix_ms, unix_ms()) => Some(state::CERTIFICATE_EXPIRED),
+            Some(_) => is_rejected.then_some(state::NODE_REMOVED),
+        };
+        let Some(problem) = problem else { return kept };
+        let Some(token) = join else {
+            self.report(problem);
             return kept;
         };
         match enrol::enrol(&self.endpoint, token, &self.config.node_name).await {
@@ -266,10 +272,8 @@ impl Link {
         }
     }
 
-    fn report_unusable(&self, is_expired: bool) {
-        let problem = if is_expired { state::CERTIFICATE_EXPIRED } else { state::NOT_ENROLLED };
-        let is_news = self.state.send_if_modified(|state| state.unusable(problem));
-        if is_news {
+    fn report(&self, problem: &'static str) {
+        if self.state.send_if_modified(|state| state.unusable(problem)) {
             tracing::error!(problem, "node cannot connect to central");
         }
     }

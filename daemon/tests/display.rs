@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use roost_proto::model::DisplaySpec;
@@ -23,8 +25,9 @@ use x11rb::wrapper::ConnectionExt as _;
 /// A screen that no other test of this file's kind uses by chance.
 const SPEC: DisplaySpec =
     DisplaySpec { kind: roost_proto::model::DisplayKind::Xvfb, width_px: 320, height_px: 200, glx: false };
-/// First display number that is tried.
-const FIRST_NUMBER: u32 = 700;
+/// The display number that is tried next: no two tests try the same, and
+/// another run of this file most likely begins elsewhere.
+static NEXT_NUMBER: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(1000 + std::process::id() % 500 * 100));
 
 /// An Xvfb with its files; ends with the value.
 struct Display {
@@ -61,7 +64,8 @@ impl Display {
     /// Starts Xvfb as the display container does. A number that is taken makes
     /// the server end: the next one is tried.
     async fn start() -> Self {
-        for number in FIRST_NUMBER + std::process::id() % 1000.. {
+        loop {
+            let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
             let files = tempfile::tempdir().unwrap();
             let paths = paths(files.path());
             std::fs::create_dir(&paths.framebuffer_dir).unwrap();
@@ -79,7 +83,6 @@ impl Display {
                 Err(error) => panic!("{error}"),
             }
         }
-        unreachable!("display numbers do not end")
     }
 
     /// A client of the sandbox: it reads the cookie from the file, as every
@@ -162,7 +165,7 @@ async fn a_wrong_cookie_is_refused_in_the_servers_words() {
     let display = Display::start().await;
     let address = XAddress { cookie: Cookie::random(), ..display.address.clone() };
     let error = wait_for_window_manager(&address, soon()).await.unwrap_err();
-    assert!(matches!(&error, XError::Refused { reason } if !reason.is_empty()), "{error}");
+    assert!(matches!(&error, XError::Refused { reason } if !reason.is_empty()), "{error:?}");
 }
 
 #[tokio::test]

@@ -1,4 +1,8 @@
-//! Images on a real containerd: import, listing, garbage, removal.
+//! Images on a real containerd: import, listing, garbage, removal. Needs root
+//! and the `containerd` command.
+
+// A test fails by a panic, in its helpers as well.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "image/archives.rs"]
 mod archives;
@@ -6,12 +10,14 @@ mod archives;
 mod private_containerd;
 
 use std::io;
+use std::time::Duration;
 
 use archives::{GZIP, Image, Layer, PLAIN, ZSTD, layout, nested};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use private_containerd::{PrivateContainerd, wait_for};
 use roost_proto::model::{ImageInfo, ImageRef};
+use roostd::containerd::GcLease;
 use roostd::containerd::image::digest::chain_ids;
 use roostd::containerd::image::source::{Blob, BlobStream, Found};
 use roostd::containerd::image::{Digest, ImageError, Progress, Source, Step, TarArchive};
@@ -49,7 +55,7 @@ async fn an_oci_archive_becomes_an_image_that_a_container_can_start_from() {
     let containerd = PrivateContainerd::start().await;
     let info = import(&containerd, &hello().oci(NAME)).await.unwrap();
     assert_eq!(info.digest, Digest::of(&hello().manifest()).to_string());
-    assert_eq!(containerd.images().list().await.unwrap(), [info.clone()]);
+    assert_eq!(containerd.images().list().await.unwrap(), std::slice::from_ref(&info));
 
     let image = containerd.images().get(&name(NAME)).await.unwrap();
     let diff_ids: Vec<_> = hello().layers.iter().map(|layer| layer.diff_id).collect();
@@ -274,9 +280,9 @@ async fn an_import_that_is_given_up_leaves_nothing() {
 #[tokio::test]
 async fn leases_of_a_killed_daemon_are_let_go_at_the_next_start() {
     let containerd = PrivateContainerd::start().await;
-    let hour = std::time::Duration::from_secs(3600);
-    std::mem::forget(roostd::containerd::GcLease::create(&containerd.client, "image-import", hour).await.unwrap());
-    std::mem::forget(roostd::containerd::GcLease::create(&containerd.client, "other", hour).await.unwrap());
+    let hour = Duration::from_secs(3600);
+    std::mem::forget(GcLease::create(&containerd.client, "image-import", hour).await.unwrap());
+    std::mem::forget(GcLease::create(&containerd.client, "other", hour).await.unwrap());
     assert_eq!(containerd.images().forget_broken_imports().await.unwrap(), 1);
     assert_eq!(containerd.leases().await, 1);
 }

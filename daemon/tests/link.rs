@@ -374,3 +374,21 @@ async fn an_expired_certificate_is_reported_and_a_new_token_replaces_it() {
     assert_ne!(central.welcomed().await.node, first);
     assert_eq!(central.office.enrolments().len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_central_removed_says_so_and_joins_again_by_a_new_token() {
+    let (mut central, machine) = (TestCentral::start().await, Machine::new());
+    let held = machine.join(&central);
+    let first = central.welcomed().await.node;
+    held.handle.stopped(Duration::ZERO).await;
+    central.office.remove(&first);
+
+    let held = machine.connect(&central, None);
+    let mut state = held.handle.state();
+    let state = state.wait_for(|state| state.problem.is_some()).await.unwrap().clone();
+    assert!(state.problem.unwrap().contains("does not know the node"), "{state:?}");
+    held.handle.stopped(Duration::ZERO).await;
+
+    let _held = machine.join(&central);
+    assert_ne!(central.welcomed().await.node, first);
+}

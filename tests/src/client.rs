@@ -22,6 +22,9 @@ const PIECE_BYTES: usize = 1 << 20;
 /// How long a sandbox may take to reach a phase on a loaded machine.
 pub const PHASE_LIMIT: Duration = Duration::from_secs(60);
 
+/// Any error of a test.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
 /// Output and end of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecResult {

@@ -9,6 +9,7 @@ pub mod containerd;
 pub mod node;
 pub mod process;
 pub mod root;
+pub mod seed;
 pub mod traces;
 pub mod wait;
 

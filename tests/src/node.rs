@@ -59,19 +59,15 @@ pub fn spec(template: &str) -> Result<SandboxSpec> {
 }
 
 impl TestNode {
-    /// Starts containerd and daemon, and imports the images.
+    /// Starts containerd, with the images in it, and the daemon.
     ///
     /// # Errors
     /// When one of them does not come up.
     pub async fn start() -> Result<Self> {
         let root = Root::create()?;
+        crate::seed::plant(&root.join("c")).await?;
         let containerd = Containerd::start(&root.join("c")).await?;
-        let config = root.join("roostd.toml");
-        std::fs::write(&config, config_text(&root, &containerd))?;
-        let (daemon, client) = launch(&root).await?;
-        for name in ["display.tar", "desktop.tar"] {
-            client.import(&image_dir().join(name)).await?;
-        }
+        let (daemon, client) = launch(&root, &containerd).await?;
         Ok(Self { client, daemon, containerd, root })
     }
 
@@ -97,7 +93,7 @@ impl TestNode {
     /// # Errors
     /// When it does not come up.
     pub async fn restart(&mut self) -> Result<()> {
-        (self.daemon, self.client) = launch(&self.root).await?;
+        (self.daemon, self.client) = launch(&self.root, &self.containerd).await?;
         Ok(())
     }
 
@@ -127,8 +123,14 @@ fn cgroup_parent(root: &Root) -> String {
     root.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-async fn launch(root: &Root) -> Result<(Process, NodeClient)> {
-    let config = root.join("roostd.toml").display().to_string();
+/// Starts a daemon below `root` and connects to its socket.
+///
+/// # Errors
+/// When it does not answer in time, or ends.
+pub async fn launch(root: &Root, containerd: &Containerd) -> Result<(Process, NodeClient)> {
+    let config = root.join("roostd.toml");
+    std::fs::write(&config, config_text(root, containerd))?;
+    let config = config.display().to_string();
     let mut daemon = Process::start(&binary("roostd")?, &["--config", &config], &root.join("roostd.log"))?;
     let socket = root.join("roostd.sock");
     let client = eventually("roostd answers on its socket", START_LIMIT, || {

@@ -18,9 +18,16 @@ impl Root {
     /// When the directory cannot be made.
     pub fn create() -> Result<Self> {
         let base = std::env::var_os("ROOST_TEST_DIR").map_or_else(|| "/var/tmp".into(), PathBuf::from);
-        let path = base.join(format!("roost-{:08x}", rand_u32()));
-        std::fs::create_dir_all(&path).map_err(|e| format!("cannot create {}: {e}", path.display()))?;
-        Ok(Self { path })
+        Self::at(&base.join(format!("roost-{:08x}", rand_u32())))
+    }
+
+    /// Makes it at a path of the caller's choice.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn at(path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path).map_err(|e| format!("cannot create {}: {e}", path.display()))?;
+        Ok(Self { path: path.to_owned() })
     }
 
     /// Its path.

@@ -39,9 +39,8 @@ impl Readiness {
     /// Conditions that do not hold now, by name.
     #[must_use]
     pub fn missing(&self) -> Vec<Missing> {
-        let missing = |(name, reason): (&&'static str, &Option<String>)| {
-            Some(Missing { name, reason: reason.clone()? })
-        };
+        let missing =
+            |(name, reason): (&&'static str, &Option<String>)| Some(Missing { name, reason: reason.clone()? });
         self.lock().iter().filter_map(missing).collect()
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use containerd_client::events::TaskExit;
 use containerd_client::services::v1::{PublishRequest, SubscribeRequest};
-use containerd_client::types::Envelope;
 use containerd_client::tonic::Streaming;
+use containerd_client::types::Envelope;
 use prost::Message;
 use prost_types::Any;
 

@@ -45,16 +45,8 @@ const MASKED_PATHS: [&str; 11] = [
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// Character devices that a container may use: null, zero, full, random,
 /// urandom, tty, ptmx, and pseudo terminals (major 136).
-const DEVICES: [(u32, Option<u32>); 8] = [
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (5, Some(2)),
-    (136, None),
-];
+const DEVICES: [(u32, Option<u32>); 8] =
+    [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)];
 /// Which of the two containers of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {

@@ -100,7 +100,10 @@ impl Cookie {
         let mut content = Vec::new();
         file.and_then(|file| {
             // One byte more than a right file has, so that a longer one shows.
-            io::Read::read_to_end(&mut io::Read::take(file, entry(&Self([0; COOKIE_BYTES])).len() as u64 + 1), &mut content)
+            io::Read::read_to_end(
+                &mut io::Read::take(file, entry(&Self([0; COOKIE_BYTES])).len() as u64 + 1),
+                &mut content,
+            )
         })
         .map_err(|source| CookieError::Read { path: path.to_owned(), source })?;
         parse(&content).ok_or_else(|| CookieError::Malformed { path: path.to_owned() })

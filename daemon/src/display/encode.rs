@@ -47,10 +47,7 @@ pub struct Screenshot {
 
 impl std::fmt::Debug for Screenshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Screenshot")
-            .field("geometry", &self.geometry)
-            .field("png_bytes", &self.png.len())
-            .finish()
+        f.debug_struct("Screenshot").field("geometry", &self.geometry).field("png_bytes", &self.png.len()).finish()
     }
 }
 

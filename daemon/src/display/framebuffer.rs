@@ -324,7 +324,14 @@ mod tests {
     /// A header as Xvfb writes it, without window name and colours.
     fn header(geometry: Geometry) -> [u32; 25] {
         let mut fields = [0; 25];
-        fields[..6].copy_from_slice(&[HEADER_BYTES as u32, XWD_VERSION, Z_PIXMAP, 24, geometry.width_px, geometry.height_px]);
+        fields[..6].copy_from_slice(&[
+            HEADER_BYTES as u32,
+            XWD_VERSION,
+            Z_PIXMAP,
+            24,
+            geometry.width_px,
+            geometry.height_px,
+        ]);
         fields[8] = 32;
         fields[10] = 32;
         fields[11..17].copy_from_slice(&[32, geometry.width_px * 4, 4, 0x00ff_0000, 0xff00, 0xff]);

@@ -72,7 +72,8 @@ pub fn command(spec: &DisplaySpec, number: u32, paths: &ServerPaths) -> Vec<Stri
     let DisplayKind::Xvfb = spec.kind;
     let display = format!(":{number}");
     let screen = format!("{}x{}x24", spec.width_px, spec.height_px);
-    let mut command: Vec<&str> = vec!["/bin/sh", "-c", BECOME_SERVER, "roost-display", &paths.ready_fifo, XVFB, &display];
+    let mut command: Vec<&str> =
+        vec!["/bin/sh", "-c", BECOME_SERVER, "roost-display", &paths.ready_fifo, XVFB, &display];
     command.extend(["-displayfd", "3", "-screen", "0", &screen]);
     command.extend(["-fbdir", &paths.framebuffer_dir, "-auth", &paths.authority]);
     // No TCP: clients come over the X socket only. No reset: the server would

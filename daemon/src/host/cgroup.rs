@@ -50,9 +50,8 @@ impl Version {
         match self {
             Self::V2 => vec![Path::new(MOUNT).join(path)],
             Self::V1 => {
-                let hierarchies = std::fs::read_dir(MOUNT).map(|entries| {
-                    entries.flatten().map(|e| e.path().join(path)).filter(|p| p.is_dir()).collect()
-                });
+                let hierarchies = std::fs::read_dir(MOUNT)
+                    .map(|entries| entries.flatten().map(|e| e.path().join(path)).filter(|p| p.is_dir()).collect());
                 hierarchies.unwrap_or_default()
             }
         }
@@ -270,13 +269,16 @@ mod tests {
     use super::*;
 
     fn unique() -> Cgroups {
-        Cgroups::new(&format!("roost-test-{}-{:?}", std::process::id(), std::thread::current().id()).replace(['(', ')'], ""))
+        Cgroups::new(
+            &format!("roost-test-{}-{:?}", std::process::id(), std::thread::current().id()).replace(['(', ')'], ""),
+        )
     }
 
     #[test]
     fn limits_reach_the_kernel_and_removal_leaves_nothing() {
         let cgroups = unique();
-        let resources = Resources { memory_limit_bytes: 256 << 20, pids_limit: 77, cpu_limit_millis: 500, ..Resources::default() };
+        let resources =
+            Resources { memory_limit_bytes: 256 << 20, pids_limit: 77, cpu_limit_millis: 500, ..Resources::default() };
         cgroups.create("sbx", &resources).unwrap();
         let path = cgroups.relative("sbx");
         let file = |controller, v1, v2| read_text(&cgroups.version.file(controller, &path, v1, v2)).unwrap();

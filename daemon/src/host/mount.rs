@@ -143,10 +143,9 @@ const MOUNT_ATTR_RDONLY: u64 = 0x0000_0001;
 /// What the kernel refuses, e.g. a file system without idmapped mounts.
 pub fn attach_idmapped(source: &Path, target: &Path, user_namespace: BorrowedFd<'_>) -> Result<(), Error> {
     let clone = open_tree(source)?;
-    let userns_fd = u64::try_from(user_namespace.as_raw_fd())
-        .map_err(|_| Error::path("id-map", source, nix::Error::EBADF))?;
-    let attr =
-        MountAttr { attr_set: MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd };
+    let userns_fd =
+        u64::try_from(user_namespace.as_raw_fd()).map_err(|_| Error::path("id-map", source, nix::Error::EBADF))?;
+    let attr = MountAttr { attr_set: MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd };
     // SAFETY: the descriptor is open, the path is an empty C string, and the
     // kernel reads exactly the size of the struct that it is given.
     let rc = unsafe {

@@ -198,7 +198,8 @@ fn set_up_namespaces(hostname: &[u8]) -> Result<(), i32> {
         request.ifr_name[0] = b'l'.cast_signed();
         request.ifr_name[1] = b'o'.cast_signed();
         request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-        let result = if libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw const request) == 0 { Ok(()) } else { Err(errno()) };
+        let result =
+            if libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw const request) == 0 { Ok(()) } else { Err(errno()) };
         libc::close(socket);
         result
     }

@@ -126,7 +126,8 @@ fn read_from_layers(layers: &[PathBuf], path: &str) -> Result<String, Error> {
 
 /// Opens a regular file below `root`, taking `root` for `/` in every link.
 fn open_below(root: &Path, path: &str) -> Result<OwnedFd, nix::Error> {
-    let dir = nix::fcntl::open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
+    let dir =
+        nix::fcntl::open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())?;
     // Non-blocking: the foreign file may be a FIFO.
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)

@@ -18,6 +18,9 @@ use crate::sandbox::View;
 
 /// Least time between two heartbeats: what a start does within it is one.
 const MIN_INTERVAL: Duration = Duration::from_millis(2);
+/// Least time between two full heartbeats, so that a central that cannot
+/// apply one is not flooded with them.
+const FULL_INTERVAL: Duration = Duration::from_secs(1);
 /// Heartbeats under way unacknowledged: enough that a slow disk of central
 /// does not delay the news of a Ready, few enough that changes batch.
 const WINDOW: usize = 4;
@@ -66,6 +69,7 @@ pub(super) struct Heartbeats {
     is_dirty: bool,
     unacked: VecDeque<(u64, Duration)>,
     last_sent: Option<Duration>,
+    last_full: Option<Duration>,
     last_periodic: Duration,
     /// Changes looked at for deltas, and for periodic heartbeats.
     seen_by_delta: u64,
@@ -92,6 +96,7 @@ impl Heartbeats {
             is_dirty: false,
             unacked: VecDeque::new(),
             last_sent: None,
+            last_full: None,
             last_periodic: Duration::ZERO,
             seen_by_delta: 0,
             seen_by_periodic: 0,
@@ -121,7 +126,10 @@ impl Heartbeats {
             (_, _, true) => Some(Kind::Delta),
             _ => None,
         };
-        let free_at = self.last_sent.map_or(Duration::ZERO, |sent| sent + MIN_INTERVAL);
+        let free_at = match self.needs_full {
+            true => self.last_full.map_or(Duration::ZERO, |sent| sent + FULL_INTERVAL),
+            false => self.last_sent.map_or(Duration::ZERO, |sent| sent + MIN_INTERVAL),
+        };
         match kind {
             Some(kind) if now >= free_at => Next::Send(kind),
             Some(_) => Next::WaitUntil(free_at),
@@ -164,6 +172,7 @@ impl Heartbeats {
         if is_full {
             self.needs_full = false;
             self.full_sequence = self.sequence;
+            self.last_full = Some(now);
         }
         self.last_sent = Some(now);
         self.unacked.push_back((self.sequence, now));

@@ -27,10 +27,10 @@ impl fmt::Debug for JoinString {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseJoinStringError {
     /// The token part is missing or of another kind.
-    #[error("a join string begins with \"rjt_\": copy it whole from `roost token create-join`")]
+    #[error("a join string begins with \"rjt_\": copy it whole from `roost node join-token`")]
     Token,
     /// The part behind the dot is missing or no SHA-256.
-    #[error("a join string ends in \".\" and 64 hex digits: copy it whole from `roost token create-join`")]
+    #[error("a join string ends in \".\" and 64 hex digits: copy it whole from `roost node join-token`")]
     Fingerprint,
 }
 

@@ -64,6 +64,13 @@ pub(super) enum SessionError {
     Ack(#[from] UnknownAck),
 }
 
+impl SessionError {
+    /// Whether central has said that it does not know this node.
+    pub(super) fn is_rejection(&self) -> bool {
+        matches!(self, Self::Status(status) if status.code() == tonic::Code::Unauthenticated)
+    }
+}
+
 impl From<Status> for SessionError {
     fn from(status: Status) -> Self {
         Self::Status(status)

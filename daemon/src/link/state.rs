@@ -7,9 +7,11 @@ use serde::Serialize;
 use super::identity::Identity;
 
 pub(super) const NOT_ENROLLED: &str =
-    "the node has no certificate: make a join token (`roost token create-join`) and configure it";
+    "the node has no certificate: make a join token (`roost node join-token`), configure it and restart";
 pub(super) const CERTIFICATE_EXPIRED: &str =
-    "the node's certificate has expired: make a join token (`roost token create-join`), configure it and restart";
+    "the node's certificate has expired: make a join token (`roost node join-token`), configure it and restart";
+pub(super) const NODE_REMOVED: &str =
+    "central does not know the node any more: make a join token (`roost node join-token`), configure it and restart";
 
 /// Where the connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -9,7 +9,9 @@ use roost_proto::model::Phase;
 use tokio::net::unix::pipe;
 use tokio::sync::OnceCell;
 
-use crate::api::exec::{ExecControl, ExecError, ExecReader, ExecRunner, ExecSession, ExecSpec, ExecWriter, TerminalSize};
+use crate::api::exec::{
+    ExecControl, ExecError, ExecReader, ExecRunner, ExecSession, ExecSpec, ExecWriter, TerminalSize,
+};
 use crate::containerd::exec::{ExecFifos, ExecId};
 use crate::containerd::spec::{Program, Role};
 use crate::containerd::{Client, ContainerId, Error};
@@ -183,11 +185,7 @@ struct Control {
 impl Control {
     async fn start(&self, program: &Program, paths: &FifoPaths) -> Result<(), Error> {
         debug_assert!(paths.stdout.starts_with(&self.dir.0));
-        let fifos = ExecFifos {
-            stdin: paths.stdin.as_deref(),
-            stdout: &paths.stdout,
-            stderr: paths.stderr.as_deref(),
-        };
+        let fifos = ExecFifos { stdin: paths.stdin.as_deref(), stdout: &paths.stdout, stderr: paths.stderr.as_deref() };
         self.client.exec(&self.exec, program, fifos).await
     }
 

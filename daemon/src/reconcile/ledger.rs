@@ -145,10 +145,10 @@ impl Ledger {
             .name("ledger".into())
             .spawn(move || write_loop(store, receiver, &thread_figures))
             .map_err(|e| LedgerError::Store {
-                operation: "start the thread of",
-                path: PathBuf::new(),
-                source: Arc::new(e),
-            })?;
+            operation: "start the thread of",
+            path: PathBuf::new(),
+            source: Arc::new(e),
+        })?;
         Ok((Self { requests, figures }, contents))
     }
 

@@ -107,7 +107,13 @@ mod tests {
                 working_dir: "/image".into(),
                 user: "agent".into(),
             },
-            account: Account { uid: 1000, gid: 1000, groups: vec![29], home: "/home/agent".into(), name: "agent".into() },
+            account: Account {
+                uid: 1000,
+                gid: 1000,
+                groups: vec![29],
+                home: "/home/agent".into(),
+                name: "agent".into(),
+            },
         }
     }
 

@@ -102,9 +102,7 @@ impl Images {
     pub async fn forget(&self, reference: &ImageRef) -> Result<(), ImageError> {
         self.prepared().remove(reference);
         match self.images.get(reference).await {
-            Ok(resolved) => {
-                Ok(self.client.remove_view(&self.snapshotter, &resolved.chain_id.to_string()).await?)
-            }
+            Ok(resolved) => Ok(self.client.remove_view(&self.snapshotter, &resolved.chain_id.to_string()).await?),
             Err(ContainerdImageError::NotFound { .. }) => Ok(()),
             Err(error) => Err(ImageError::Records(Box::new(error))),
         }

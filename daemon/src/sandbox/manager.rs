@@ -124,7 +124,8 @@ impl Manager {
     #[must_use]
     pub fn new(node: Arc<Node>, tasks: Tasks, limits: Limits, shutdown: CancellationToken) -> Self {
         let count = u32::try_from(limits.sandboxes_max).unwrap_or(u32::MAX);
-        let inner = Inner { handles: HashMap::new(), ids: IdRanges::new(limits.first_id, count), central_generation: 0 };
+        let inner =
+            Inner { handles: HashMap::new(), ids: IdRanges::new(limits.first_id, count), central_generation: 0 };
         Self {
             node,
             tasks,
@@ -367,10 +368,15 @@ impl Manager {
         let existing = self.lock().handles.get(&desired.id).map(|h| h.record.clone());
         match existing {
             Some(record) if record.desired.generation >= desired.generation => None,
-            Some(record) => Some(Planned { record: Record { desired, ..record }, is_new: false }),
+            Some(record) => {
+                let created_at_unix_ms = record.desired.created_at_unix_ms;
+                let desired = Desired { created_at_unix_ms, ..desired };
+                Some(Planned { record: Record { desired, ..record }, is_new: false })
+            }
             // Nothing of it is here: say so.
             None if desired.run_state == RunState::Deleted => {
-                let observed = Observed { phase: Phase::Gone, observed_generation: desired.generation, ..Observed::pending() };
+                let observed =
+                    Observed { phase: Phase::Gone, observed_generation: desired.generation, ..Observed::pending() };
                 let id = desired.id.clone();
                 self.table.put_desired(Arc::new(desired));
                 self.table.publish(&id, observed);

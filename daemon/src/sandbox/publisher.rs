@@ -7,9 +7,9 @@ use roost_proto::model::{DisplayState, Observed, Stage, StageTiming};
 use tokio::time::Instant;
 
 use super::Desired;
-use crate::reconcile::ledger::ReadyRecord;
 use super::state::Phase;
 use super::table::Table;
+use crate::reconcile::ledger::ReadyRecord;
 
 /// Publishes one sandbox's observed state: each publication raises its
 /// revision by one, and a change of phase is one line in the log.

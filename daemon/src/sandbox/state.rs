@@ -126,7 +126,15 @@ mod tests {
     #[test]
     fn deletion_wins_from_every_phase_but_gone() {
         let desired = desired(RunState::Deleted, 9, 9);
-        for phase in [Phase::Pending, Phase::Starting, Phase::Ready, Phase::Stopping, Phase::Stopped, failed(99), Phase::Deleting] {
+        for phase in [
+            Phase::Pending,
+            Phase::Starting,
+            Phase::Ready,
+            Phase::Stopping,
+            Phase::Stopped,
+            failed(99),
+            Phase::Deleting,
+        ] {
             assert_eq!(next_step(&desired, &phase, 0), Step::Delete, "{phase:?}");
         }
         assert_eq!(next_step(&desired, &Phase::Gone, 0), Step::Rest);

@@ -7,15 +7,15 @@ use roostd::containerd::image::Digest;
 use roostd::containerd::image::document::Platform;
 use serde_json::{Value, json};
 
-pub const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
-pub const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-pub const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+pub(crate) const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub(crate) const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// A tar of some files.
-pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for &(path, data) in files {
         let mut header = tar::Header::new_gnu();
@@ -26,7 +26,7 @@ pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
@@ -34,14 +34,14 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// One layer: how it is packed, its bytes, and the diff id that is claimed.
 #[derive(Clone)]
-pub struct Layer {
-    pub media_type: &'static str,
-    pub bytes: Vec<u8>,
-    pub diff_id: Digest,
+pub(crate) struct Layer {
+    pub(crate) media_type: &'static str,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) diff_id: Digest,
 }
 
 impl Layer {
-    pub fn new(media_type: &'static str, files: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn new(media_type: &'static str, files: &[(&str, &[u8])]) -> Self {
         let plain = tar(files);
         let diff_id = Digest::of(&plain);
         let bytes = match media_type {
@@ -55,17 +55,17 @@ impl Layer {
 
 /// An image, to be written as an archive of either form.
 #[derive(Clone)]
-pub struct Image {
-    pub architecture: String,
-    pub layers: Vec<Layer>,
+pub(crate) struct Image {
+    pub(crate) architecture: String,
+    pub(crate) layers: Vec<Layer>,
 }
 
 impl Image {
-    pub fn new(layers: Vec<Layer>) -> Self {
+    pub(crate) fn new(layers: Vec<Layer>) -> Self {
         Self { architecture: Platform::host().architecture, layers }
     }
 
-    pub fn config(&self) -> Vec<u8> {
+    pub(crate) fn config(&self) -> Vec<u8> {
         let diff_ids: Vec<_> = self.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
         let config = json!({ "Cmd": ["/hello"], "Env": ["PATH=/"], "User": "7:8" });
         let rootfs = json!({ "type": "layers", "diff_ids": diff_ids });
@@ -73,21 +73,21 @@ impl Image {
         document.to_string().into_bytes()
     }
 
-    pub fn manifest(&self) -> Vec<u8> {
+    pub(crate) fn manifest(&self) -> Vec<u8> {
         let layers: Vec<_> = self.layers.iter().map(|layer| descriptor(layer.media_type, &layer.bytes)).collect();
         let config = descriptor(CONFIG, &self.config());
         json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers }).to_string().into()
     }
 
     /// The image's entry in an index.
-    pub fn entry(&self) -> Value {
+    pub(crate) fn entry(&self) -> Value {
         let mut entry = descriptor(MANIFEST, &self.manifest());
         entry["platform"] = json!({ "os": "linux", "architecture": self.architecture });
         entry
     }
 
     /// Its blobs as files of a layout.
-    pub fn blobs(&self) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn blobs(&self) -> Vec<(String, Vec<u8>)> {
         let layers = self.layers.iter().map(|layer| layer.bytes.clone());
         let blobs = layers.chain([self.config(), self.manifest()]).map(|bytes| (blob_path(&bytes), bytes));
         let mut seen = HashSet::new();
@@ -95,14 +95,14 @@ impl Image {
     }
 
     /// An OCI archive of this image alone.
-    pub fn oci(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn oci(&self, name: &str) -> Vec<u8> {
         let mut entry = self.entry();
         entry["annotations"] = json!({ "io.containerd.image.name": name });
         layout(self.blobs(), &[entry])
     }
 
     /// What `docker save` would write of it.
-    pub fn docker(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn docker(&self, name: &str) -> Vec<u8> {
         let config = self.config();
         let config_path = format!("{}.json", Digest::of(&config).hex());
         let paths: Vec<_> = (0..self.layers.len()).map(|n| format!("{n}/layer.tar")).collect();
@@ -115,7 +115,7 @@ impl Image {
 }
 
 /// An OCI archive with these blobs and entries of `index.json`.
-pub fn layout(blobs: Vec<(String, Vec<u8>)>, entries: &[Value]) -> Vec<u8> {
+pub(crate) fn layout(blobs: Vec<(String, Vec<u8>)>, entries: &[Value]) -> Vec<u8> {
     let mut files = blobs;
     files.push(("index.json".to_owned(), index(entries)));
     files.push(("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
@@ -123,7 +123,7 @@ pub fn layout(blobs: Vec<(String, Vec<u8>)>, entries: &[Value]) -> Vec<u8> {
 }
 
 /// An index as a blob, with its entry for the index above it.
-pub fn nested(entries: &[Value]) -> ((String, Vec<u8>), Value) {
+pub(crate) fn nested(entries: &[Value]) -> ((String, Vec<u8>), Value) {
     let bytes = index(entries);
     let entry = descriptor(INDEX, &bytes);
     ((blob_path(&bytes), bytes), entry)

@@ -17,14 +17,14 @@ use roostd::containerd::{Client, GcLease, lease};
 /// Longest wait for something that should be at once.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct PrivateContainerd {
+pub(crate) struct PrivateContainerd {
     process: Child,
     directory: tempfile::TempDir,
-    pub client: Client,
+    pub(crate) client: Client,
 }
 
 impl PrivateContainerd {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let config = format!(
@@ -47,21 +47,21 @@ impl PrivateContainerd {
         started
     }
 
-    pub fn images(&self) -> Images {
+    pub(crate) fn images(&self) -> Images {
         Images::new(self.client.clone(), DEFAULT_SNAPSHOTTER)
     }
 
-    pub fn spool(&self) -> SpoolConfig {
+    pub(crate) fn spool(&self) -> SpoolConfig {
         SpoolConfig { directory: self.directory.path().join("spool"), max_bytes: 1 << 30, reserve_bytes: 0 }
     }
 
     /// Has containerd collect garbage now.
-    pub async fn collect_garbage(&self) {
+    pub(crate) async fn collect_garbage(&self) {
         let gc = GcLease::create(&self.client, "test", Duration::from_secs(60)).await.unwrap();
         lease::delete(&self.client, gc.id(), true).await.unwrap();
     }
 
-    pub async fn snapshots(&self) -> Vec<String> {
+    pub(crate) async fn snapshots(&self) -> Vec<String> {
         let message =
             ListSnapshotsRequest { snapshotter: DEFAULT_SNAPSHOTTER.into(), ..ListSnapshotsRequest::default() };
         let mut stream = self.client.snapshots().list(self.client.request(message)).await.unwrap().into_inner();
@@ -72,7 +72,7 @@ impl PrivateContainerd {
         names
     }
 
-    pub async fn blobs(&self) -> usize {
+    pub(crate) async fn blobs(&self) -> usize {
         let request = self.client.request(ListContentRequest::default());
         let mut stream = self.client.content().list(request).await.unwrap().into_inner();
         let mut count = 0;
@@ -82,19 +82,19 @@ impl PrivateContainerd {
         count
     }
 
-    pub async fn partial_writes(&self) -> usize {
+    pub(crate) async fn partial_writes(&self) -> usize {
         let request = self.client.request(ListStatusesRequest::default());
         self.client.content().list_statuses(request).await.unwrap().into_inner().statuses.len()
     }
 
-    pub async fn leases(&self) -> usize {
+    pub(crate) async fn leases(&self) -> usize {
         let request = self.client.request(ListRequest::default());
         self.client.leases().list(request).await.unwrap().into_inner().leases.len()
     }
 
     /// Waits until no import holds anything and only `blobs` and `snapshots`
     /// are left after a collection.
-    pub async fn expect_left(&self, blobs: usize, snapshots: usize) {
+    pub(crate) async fn expect_left(&self, blobs: usize, snapshots: usize) {
         wait_for("the import's lease to go", async || self.leases().await == 0).await;
         self.collect_garbage().await;
         assert_eq!(self.partial_writes().await, 0, "partial writes");
@@ -102,7 +102,7 @@ impl PrivateContainerd {
     }
 
     /// The contents of every unpacked file of that name.
-    pub fn unpacked(&self, name: &str) -> Vec<Vec<u8>> {
+    pub(crate) fn unpacked(&self, name: &str) -> Vec<Vec<u8>> {
         let snapshots = self.directory.path().join("root/io.containerd.snapshotter.v1.overlayfs/snapshots");
         let files = fs::read_dir(snapshots).unwrap().map(|entry| entry.unwrap().path().join("fs").join(name));
         files.filter(|file| file.exists()).map(|file| fs::read(file).unwrap()).collect()
@@ -130,7 +130,7 @@ fn mounts_below(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Waits for a condition, at most for [`PATIENCE`].
-pub async fn wait_for(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn wait_for(what: &str, condition: impl AsyncFn() -> bool) {
     let waiting = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(20)).await;

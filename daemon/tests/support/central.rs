@@ -37,6 +37,7 @@ type Ca = CertifiedIssuer<'static, KeyPair>;
 pub(crate) struct Office {
     ca: Ca,
     tokens: Mutex<HashSet<String>>,
+    removed: Mutex<HashSet<String>>,
     enrolments: Mutex<Vec<EnrolRequest>>,
     renewals: Mutex<u32>,
     /// How long certificates last, by the answer that names their end.
@@ -63,6 +64,7 @@ impl TestCentral {
         let office = Arc::new(Office {
             ca,
             tokens: Mutex::default(),
+            removed: Mutex::default(),
             enrolments: Mutex::default(),
             renewals: Mutex::default(),
             life: Mutex::new(Duration::from_secs(3600)),
@@ -142,6 +144,11 @@ impl Office {
         *self.life.lock().unwrap() = life;
     }
 
+    /// Forgets a node: it must join again.
+    pub(crate) fn remove(&self, node: &str) {
+        self.removed.lock().unwrap().insert(node.into());
+    }
+
     pub(crate) fn enrolments(&self) -> Vec<EnrolRequest> {
         self.enrolments.lock().unwrap().clone()
     }
@@ -198,6 +205,9 @@ impl NodeLink for Desk {
 
     async fn session(&self, request: Request<Streaming<NodeMessage>>) -> Result<Response<Self::SessionStream>, Status> {
         let node = node_of(&request)?;
+        if self.0.removed.lock().unwrap().contains(&node) {
+            return Err(Status::unauthenticated("the node was removed: join again"));
+        }
         let (outbound, outbound_rx) = mpsc::channel(64);
         let session = Session { office: self.0.clone(), node, inbound: request.into_inner(), outbound };
         self.0.sessions.send(session).await.map_err(|_| Status::unavailable("the test is over"))?;

@@ -70,7 +70,8 @@ impl PacketGuard {
             self.is_past_handshake = true;
             return 4 * u64::from(u16::from_ne_bytes([length[2], length[3]]));
         }
-        let extra = if kind == REPLY || kind & !SENT == GENERIC_EVENT { 4 * u64::from(u32::from_ne_bytes(length)) } else { 0 };
+        let extra =
+            if kind == REPLY || kind & !SENT == GENERIC_EVENT { 4 * u64::from(u32::from_ne_bytes(length)) } else { 0 };
         PACKET_BYTES - HEAD_BYTES as u64 + extra
     }
 }

@@ -140,17 +140,25 @@ fn a_central_that_does_not_answer_is_dead_in_the_end() {
 fn a_resync_is_answered_once_although_several_deltas_failed() {
     let (mut heartbeats, mut node) = (Heartbeats::new(PERIOD), Node::default());
     node.build(&mut heartbeats, Kind::Full, at(0));
-    for ms in [10, 20] {
+    for ms in [1010, 1020] {
         node.observe(0, |observed| observed.starts += 1);
         node.build(&mut heartbeats, Kind::Delta, at(ms)).unwrap();
     }
-    heartbeats.ack(resync(2), at(30)).unwrap();
-    assert_eq!(heartbeats.next(at(30)), Next::Send(Kind::Full));
-    assert!(node.build(&mut heartbeats, Kind::Full, at(30)).unwrap().full);
-    heartbeats.ack(resync(3), at(40)).unwrap();
-    assert_eq!(heartbeats.next(at(40)), Next::WaitUntil(at(30) + PERIOD));
-    heartbeats.ack(resync(4), at(50)).unwrap();
-    assert_eq!(heartbeats.next(at(50)), Next::Send(Kind::Full));
+    heartbeats.ack(resync(2), at(1030)).unwrap();
+    assert_eq!(heartbeats.next(at(1030)), Next::Send(Kind::Full));
+    assert!(node.build(&mut heartbeats, Kind::Full, at(1030)).unwrap().full);
+    heartbeats.ack(resync(3), at(1040)).unwrap();
+    assert_eq!(heartbeats.next(at(1040)), Next::WaitUntil(at(1030) + PERIOD));
+}
+
+#[test]
+fn a_central_that_cannot_apply_a_full_one_gets_the_next_a_second_later() {
+    let (mut heartbeats, node) = (Heartbeats::new(PERIOD), Node::default());
+    node.build(&mut heartbeats, Kind::Full, at(0));
+    heartbeats.ack(resync(1), at(10)).unwrap();
+    heartbeats.mark_dirty();
+    assert_eq!(heartbeats.next(at(10)), Next::WaitUntil(at(1000)), "and no delta in between");
+    assert_eq!(heartbeats.next(at(1000)), Next::Send(Kind::Full));
 }
 
 #[test]

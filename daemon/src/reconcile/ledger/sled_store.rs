@@ -12,7 +12,9 @@ use std::sync::Arc;
 use roost_proto::id::SandboxId;
 use serde::Serialize;
 
-use super::{Change, Contents, DecodeRecordError, LedgerError, MAX_RECORD_BYTES, Progress, Record, Store, decode, encode};
+use super::{
+    Change, Contents, DecodeRecordError, LedgerError, MAX_RECORD_BYTES, Progress, Record, Store, decode, encode,
+};
 
 /// Prefix of the keys of sandbox records.
 const SANDBOX_PREFIX: &str = "sandbox/";
@@ -40,7 +42,11 @@ impl SledStore {
     pub fn open(dir: &Path) -> Result<Self, LedgerError> {
         let error = |source: io::Error| store_error("open", dir, source);
         std::fs::create_dir_all(dir).map_err(error)?;
-        let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open().map_err(|e| store_error("open", dir, e))?;
+        let db = sled::Config::new()
+            .path(dir)
+            .cache_capacity(CACHE_BYTES)
+            .open()
+            .map_err(|e| store_error("open", dir, e))?;
         let file = File::open(dir.join("db")).map_err(error)?;
         // A new file is only there for good once its directories are synced.
         for path in [Some(dir), dir.parent()].into_iter().flatten() {

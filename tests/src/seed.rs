@@ -1,0 +1,95 @@
+//! A containerd state that holds the images already.
+//!
+//! Importing the desktop image takes longer than a whole test. It is done
+//! once per image; each test gets a copy of that state made of hard links.
+//! Nothing ever writes to an unpacked layer, so sharing them is safe; the
+//! databases are copied for real.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::node::image_dir;
+use crate::{Containerd, Result};
+
+/// Archives that every test node holds.
+pub const ARCHIVES: [&str; 2] = ["display.tar", "desktop.tar"];
+/// Present in a seed that is whole.
+const DONE: &str = "done";
+
+/// Where seeds lie: on the same file system as the test roots.
+fn seeds() -> PathBuf {
+    std::env::var_os("ROOST_TEST_SEEDS").map_or_else(|| "/var/tmp/roost-seeds".into(), PathBuf::from)
+}
+
+/// Names a seed by what it was made from: a rebuilt archive makes a new one.
+fn seed_name() -> Result<String> {
+    let mut name = String::from("seed");
+    for archive in ARCHIVES {
+        let path = image_dir().join(archive);
+        let meta = fs::metadata(&path).map_err(|e| {
+            format!("{}: {e}: build the images with deploy/images/build.sh, or run tests/run.sh", path.display())
+        })?;
+        name.push_str(&format!("-{}-{}", meta.size(), meta.mtime()));
+    }
+    Ok(name)
+}
+
+/// Fills `dir`, a containerd state directory of a new test, from the seed.
+///
+/// # Errors
+/// When the seed cannot be made or copied.
+pub async fn plant(dir: &Path) -> Result<()> {
+    fs::create_dir_all(seeds())?;
+    let seed = seeds().join(seed_name()?);
+    let lock = fs::File::create(seed.with_extension("lock"))?;
+    // Tests of one run wait for the first of them, in whatever process.
+    let lock = tokio::task::spawn_blocking(move || Flock::lock(lock, FlockArg::LockExclusive)).await?;
+    let _lock = lock.map_err(|(_, error)| error)?;
+    if !seed.join(DONE).exists() {
+        let _none = fs::remove_dir_all(&seed);
+        grow(&seed).await?;
+        fs::write(seed.join(DONE), "")?;
+    }
+    copy(&seed.join("c"), dir)
+}
+
+/// Imports the archives with a real daemon.
+async fn grow(seed: &Path) -> Result<()> {
+    let containerd = Containerd::start(&seed.join("c")).await?;
+    let root = crate::Root::at(&seed.join("node"))?;
+    let (mut daemon, client) = crate::node::launch(&root, &containerd).await?;
+    for archive in ARCHIVES {
+        client.import(&image_dir().join(archive)).await?;
+    }
+    daemon.stop();
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    let source = from.join("root").display().to_string();
+    let status = Command::new("cp").args(["-al", &source, &to.display().to_string()]).status()?;
+    if !status.success() {
+        return Err(format!("cannot link {source} into {}", to.display()).into());
+    }
+    copy_databases(&to.join("root"))
+}
+
+/// Replaces the links of the plugins' databases by copies.
+fn copy_databases(root: &Path) -> Result<()> {
+    for plugin in fs::read_dir(root)? {
+        for entry in fs::read_dir(plugin?.path())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "db") {
+                let bytes = fs::read(&path)?;
+                fs::remove_file(&path)?;
+                fs::write(&path, bytes)?;
+            }
+        }
+    }
+    Ok(())
+}
