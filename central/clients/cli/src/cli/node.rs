@@ -1,0 +1,76 @@
+//! `roost node`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use roost_proto::id::JoinTokenId;
+
+use crate::output::{ListArgs, OutputArgs};
+use crate::values;
+
+/// The verbs of a node.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List nodes
+    #[command(visible_alias = "list", after_help = "Examples:\n  roost node ls\n  roost node ls -o wide")]
+    Ls(ListArgs),
+    /// Show everything about nodes
+    #[command(after_help = "Example:\n  roost node get gpu-a")]
+    Get(GetNodeArgs),
+    /// Remove nodes from the registry; their certificates end
+    #[command(visible_alias = "delete", after_help = "Example:\n  roost node rm gpu-a")]
+    Rm(RemoveNodeArgs),
+    /// Make a token with which one node can join
+    #[command(after_help = "\
+Examples:
+  roost node join-token --expires-in 10m > join-token
+  roost node join-token ls
+  roost node join-token rm join-0123456789abcdef")]
+    JoinToken(JoinTokenArgs),
+}
+
+/// `get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetNodeArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveNodeArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+}
+
+/// `join-token`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct JoinTokenArgs {
+    /// How long it is good for
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = values::duration)]
+    pub(crate) expires_in: Duration,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(subcommand)]
+    pub(crate) action: Option<JoinTokenAction>,
+}
+
+/// What else can be done with join tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinTokenAction {
+    /// List the tokens that are still good
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    /// Make tokens worthless
+    #[command(visible_alias = "delete")]
+    Rm {
+        /// Their ids
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<JoinTokenId>,
+    },
+}

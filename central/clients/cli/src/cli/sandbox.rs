@@ -1,0 +1,252 @@
+//! `roost sandbox`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use roost_proto::id::{ProfileName, SandboxName, TemplateName};
+use roost_proto::model::Phase;
+
+use crate::output::{ListArgs, OutputArgs};
+use crate::values;
+use crate::wait::Goal;
+
+/// The verbs of a sandbox.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Make a sandbox from a template
+    #[command(after_help = "\
+Examples:
+  roost sandbox create desktop --name demo --wait
+  roost sandbox create desktop --profile small -e LANG=de_DE.UTF-8 --env-file .env
+  id=$(roost sandbox create bare -o name)")]
+    Create(CreateArgs),
+    /// List sandboxes
+    #[command(
+        visible_alias = "list",
+        after_help = "\
+Examples:
+  roost sandbox ls
+  roost sandbox ls --phase Failed -o wide
+  roost sandbox ls --watch
+  roost sandbox ls -o name | xargs roost sandbox rm"
+    )]
+    Ls(ListSandboxesArgs),
+    /// Show everything about sandboxes
+    #[command(after_help = "\
+Examples:
+  roost sandbox get demo
+  roost sandbox get demo -o json | jq .observed.stages")]
+    Get(GetArgs),
+    /// Start stopped sandboxes
+    #[command(after_help = "Example:\n  roost sandbox start demo --wait")]
+    Start(VerbArgs),
+    /// End the processes of sandboxes; what they hold is kept
+    #[command(after_help = "Example:\n  roost sandbox stop demo --wait")]
+    Stop(VerbArgs),
+    /// Stop and start sandboxes
+    #[command(after_help = "Example:\n  roost sandbox restart demo --wait --timeout 1m")]
+    Restart(VerbArgs),
+    /// Remove sandboxes with everything they hold
+    #[command(
+        visible_alias = "delete",
+        after_help = "\
+Examples:
+  roost sandbox rm demo --wait
+  roost sandbox rm --all --yes"
+    )]
+    Rm(RemoveArgs),
+    /// Run a program inside a sandbox
+    #[command(after_help = "\
+Examples:
+  roost sandbox exec demo -- uname -a
+  roost sandbox exec -it demo -- bash
+  tar c src | roost sandbox exec -i demo -- tar x -C /tmp
+
+The exit code is the program's own.")]
+    Exec(ExecArgs),
+    /// Print the output of a sandbox
+    #[command(
+        visible_alias = "log",
+        after_help = "\
+Examples:
+  roost sandbox logs demo --tail 100 -f
+  roost sandbox logs demo --display"
+    )]
+    Logs(LogsArgs),
+    /// Save what a sandbox shows as PNG
+    #[command(after_help = "\
+Examples:
+  roost sandbox screenshot demo
+  roost sandbox screenshot demo -o - | display -")]
+    Screenshot(ScreenshotArgs),
+    /// Wait until sandboxes are where they should be
+    #[command(after_help = "\
+Examples:
+  roost sandbox wait demo --for=Ready --timeout 1m
+  roost sandbox wait demo demo-2 --for=Gone")]
+    Wait(WaitArgs),
+}
+
+/// `create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// What to make it from; `roost template ls` shows what there is
+    pub(crate) template: TemplateName,
+    /// A name to call it by [default: none, use its id]
+    #[arg(long)]
+    pub(crate) name: Option<SandboxName>,
+    /// What it may use [default: the template's own]
+    #[arg(long)]
+    pub(crate) profile: Option<ProfileName>,
+    /// Set a variable inside; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Set the variables of a file, one KEY=VALUE a line; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) waiting: WaitingArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `--wait` and `--timeout`.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct WaitingArgs {
+    /// Return only when it is done
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) limit: TimeoutArgs,
+}
+
+/// `--timeout`.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct TimeoutArgs {
+    /// Longest time to wait; 0 = without end
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// `ls`.
+#[derive(Debug, Args)]
+pub(crate) struct ListSandboxesArgs {
+    /// Go on and show every change
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Only in this phase, e.g. Ready or Failed
+    #[arg(long, value_parser = phase)]
+    pub(crate) phase: Option<Phase>,
+    /// Only from this template
+    #[arg(long)]
+    pub(crate) template: Option<TemplateName>,
+    /// Only on this node (name or id)
+    #[arg(long)]
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+/// `get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "SANDBOX")]
+    pub(crate) sandboxes: Vec<SandboxName>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `start`, `stop`, `restart`.
+#[derive(Debug, Args)]
+pub(crate) struct VerbArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "SANDBOX")]
+    pub(crate) sandboxes: Vec<SandboxName>,
+    #[command(flatten)]
+    pub(crate) waiting: WaitingArgs,
+}
+
+/// `rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Names or ids
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "SANDBOX")]
+    pub(crate) sandboxes: Vec<SandboxName>,
+    /// Remove every sandbox
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// With --all on a terminal: do not ask
+    #[arg(short, long, requires = "all")]
+    pub(crate) yes: bool,
+    /// A sandbox that does not exist is no error
+    #[arg(long)]
+    pub(crate) ignore_not_found: bool,
+    #[command(flatten)]
+    pub(crate) waiting: WaitingArgs,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    pub(crate) stdin: bool,
+    /// Give the program a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Directory to run it in [default: the workload's own]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Name or id
+    pub(crate) sandbox: SandboxName,
+    /// Program and arguments, after --
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Name or id
+    pub(crate) sandbox: SandboxName,
+    /// Go on as more is written
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last so many lines
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u32>,
+    /// The display server's output instead of the workload's
+    #[arg(long)]
+    pub(crate) display: bool,
+}
+
+/// `screenshot`.
+#[derive(Debug, Args)]
+pub(crate) struct ScreenshotArgs {
+    /// Name or id
+    pub(crate) sandbox: SandboxName,
+    /// Where to save it; - = standard output [default: SANDBOX.png]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `wait`.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "SANDBOX")]
+    pub(crate) sandboxes: Vec<SandboxName>,
+    /// What to wait for: Ready, Stopped or Gone
+    #[arg(long = "for", value_enum, value_name = "PHASE", default_value_t = Goal::Ready, hide_possible_values = true)]
+    pub(crate) goal: Goal,
+    #[command(flatten)]
+    pub(crate) limit: TimeoutArgs,
+}
+
+/// Reads a phase, whatever its case.
+fn phase(text: &str) -> Result<Phase, String> {
+    let found = Phase::ALL.into_iter().find(|phase| phase.to_string().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("use one of {}", Phase::ALL.map(|phase| phase.to_string()).join(", ")))
+}

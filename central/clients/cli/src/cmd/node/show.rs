@@ -1,0 +1,102 @@
+//! `roost node get` and `roost debug node`.
+
+use roost_proto::model::{Node, NodeStatus};
+
+use super::super::{App, Several};
+use super::{find, status};
+use crate::error::CliError;
+use crate::output::table::Drawing;
+use crate::output::{Card, Column, Console, OutputArgs, Printer, Text, Tone, human};
+
+/// Shows everything about nodes.
+///
+/// # Errors
+/// See [`CliError`].
+pub(super) async fn run(app: &App, names: &[String], output: OutputArgs) -> Result<(), CliError> {
+    let client = app.client()?;
+    let printer = Printer::new(&app.console, output);
+    let mut several = Several::new(app);
+    let mut found = Vec::new();
+    for name in names {
+        found.extend(several.take(find(client, name).await)?);
+    }
+    match found.as_slice() {
+        [] => {}
+        many if many.len() > 1 && printer.is_data() => printer.data(&many)?,
+        all => {
+            for (index, node) in all.iter().enumerate() {
+                let gap = if index > 0 { "\n" } else { "" };
+                printer.one(node, &node.name, || format!("{gap}{}", card(node, &app.console)))?;
+            }
+        }
+    }
+    several.finish()
+}
+
+fn card(node: &Node, console: &Console) -> String {
+    let now = human::now_unix_ms();
+    let mut card = Card::new();
+    card.field("Name", node.name.clone())
+        .field("Id", node.id.to_string())
+        .field("Status", status(node))
+        .field("Enrolled", human::moment(node.enrolled_at_unix_ms, now))
+        .field("Heartbeat", node.last_heartbeat_unix_ms.map(|at| human::moment(at, now)).unwrap_or_default())
+        .field("Sandboxes", format!("{} of {}", node.sandboxes, node.status.capacity.sandboxes_max))
+        .field("CPU requested", human::cores(node.cpu_requested_millis))
+        .field("Memory requested", human::size(node.memory_requested_bytes));
+    status_fields(&mut card, &node.status, console);
+    card.draw(console)
+}
+
+/// What a node says of itself.
+pub(crate) fn status_fields(card: &mut Card, status: &NodeStatus, console: &Console) {
+    let (facts, capacity, load) = (&status.facts, status.capacity, status.load);
+    if facts.hostname.is_empty() {
+        return;
+    }
+    let allocatable = format!(
+        "{} cores, {}, {}",
+        human::cores(capacity.cpu_allocatable_millis),
+        human::size(capacity.memory_allocatable_bytes),
+        human::count(usize::try_from(capacity.sandboxes_max).unwrap_or(usize::MAX), "sandbox", "sandboxes")
+    );
+    let load = format!(
+        "{}, {} of memory used, {} available, {} of disk free",
+        human::cores(load.load1_milli),
+        human::size(load.memory_used_bytes),
+        human::size(load.memory_available_bytes),
+        human::size(load.disk_free_bytes)
+    );
+    card.field("Host", format!("{}, {} CPUs, {}", facts.hostname, facts.cpus, human::size(facts.memory_bytes)))
+        .field("Kernel", format!("{} {}, cgroup {}", facts.kernel, facts.architecture, facts.cgroup_version))
+        .field("Versions", format!("roostd {}, containerd {}", facts.daemon_version, facts.containerd_version))
+        .field("Allocatable", allocatable)
+        .field("Load", load);
+    conditions(card, status, console);
+    images(card, status, console);
+}
+
+fn conditions(card: &mut Card, status: &NodeStatus, console: &Console) {
+    if status.conditions.is_empty() {
+        return;
+    }
+    const COLUMNS: [Column; 4] =
+        [Column::new("TYPE"), Column::new("HOLDS"), Column::new("REASON"), Column::new("MESSAGE")];
+    let rows = status.conditions.iter().map(|condition| {
+        let holds = if condition.is_true { Text::new("yes", Tone::Good) } else { Text::new("no", Tone::Bad) };
+        vec![condition.kind.clone().into(), holds, condition.reason.clone().into(), condition.message.clone().into()]
+    });
+    card.section("Conditions").block(&Drawing::new(console, false, true).draw(&COLUMNS, rows.collect()).0);
+}
+
+fn images(card: &mut Card, status: &NodeStatus, console: &Console) {
+    if status.images.is_empty() {
+        return;
+    }
+    const COLUMNS: [Column; 3] = [Column::new("REFERENCE"), Column::new("SIZE"), Column::new("DIGEST")];
+    let rows = status.images.iter().map(|image| {
+        let digest = human::short_digest(&image.digest).to_owned();
+        vec![image.reference.to_string().into(), human::size(image.size_bytes).into(), digest.into()]
+    });
+    card.section("Images").block(&Drawing::new(console, false, true).draw(&COLUMNS, rows.collect()).0);
+}

@@ -1,0 +1,111 @@
+//! `roost sandbox get`.
+
+use roost_proto::id::SandboxName;
+use roost_proto::model::{Observed, Sandbox, SandboxSpec};
+
+use super::super::{App, Several};
+use super::{find, list};
+use crate::error::CliError;
+use crate::output::{Card, Console, OutputArgs, Printer, Text, human};
+use crate::wait::judge::{start_us, status};
+use crate::wait::progress::label;
+
+/// Shows everything about sandboxes.
+///
+/// # Errors
+/// See [`CliError`].
+pub(super) async fn run(app: &App, names: Vec<SandboxName>, output: OutputArgs) -> Result<(), CliError> {
+    let printer = Printer::new(&app.console, output);
+    let mut several = Several::new(app);
+    let mut found = Vec::new();
+    for name in &names {
+        found.extend(several.take(find(app, name).await)?);
+    }
+    match found.as_slice() {
+        [] => {}
+        many if many.len() > 1 && printer.is_data() => printer.data(&many)?,
+        all => {
+            for (index, sandbox) in all.iter().enumerate() {
+                let gap = if index > 0 { "\n" } else { "" };
+                let node = if printer.is_data() { String::new() } else { node_name(app, sandbox).await };
+                printer.one(sandbox, &label(sandbox), || format!("{gap}{}", card(sandbox, &node, &app.console)))?;
+            }
+        }
+    }
+    several.finish()
+}
+
+/// The node's name beside its id, where it can be seen.
+async fn node_name(app: &App, sandbox: &Sandbox) -> String {
+    let id = &sandbox.node_id;
+    let Ok(client) = app.client() else { return id.to_string() };
+    client.get_node(id).await.map_or_else(|_| id.to_string(), |node| format!("{} ({id})", node.name))
+}
+
+fn card(sandbox: &Sandbox, node: &str, console: &Console) -> String {
+    let now = human::now_unix_ms();
+    let observed = &sandbox.observed;
+    let mut card = Card::new();
+    card.field("Name", sandbox.name.as_ref().map(ToString::to_string).unwrap_or_default())
+        .field("Id", sandbox.id.to_string())
+        .field("Status", Text::new(status(observed), list::tone(observed.phase)))
+        .field("Message", observed.message.clone().unwrap_or_default())
+        .field("Wanted", format!("{:?} (generation {})", sandbox.run_state, sandbox.generation))
+        .field("Node", node)
+        .field("Created", human::moment(sandbox.created_at_unix_ms, now))
+        .field("Ready", observed.ready_at_unix_ms.map(|at| human::moment(at, now)).unwrap_or_default())
+        .field("Exit code", observed.exit_code.map(|code| code.to_string()).unwrap_or_default());
+    spec_fields(&mut card, &sandbox.spec);
+    usage_fields(&mut card, sandbox);
+    stage_block(&mut card, observed, console);
+    card.draw(console)
+}
+
+/// What a sandbox is to be.
+pub(crate) fn spec_fields(card: &mut Card, spec: &SandboxSpec) {
+    let (display, resources) = (spec.display, &spec.resources);
+    let glx = if display.glx { ", GLX" } else { "" };
+    let limit = match resources.cpu_limit_millis {
+        0 => "no limit".into(),
+        millis => format!("limit {}", human::cores(millis)),
+    };
+    card.field("Template", spec.template.to_string())
+        .field("Image", spec.image.to_string())
+        .field("Command", spec.command.join(" "))
+        .field("Screen", format!("{}x{}{glx}", display.width_px, display.height_px))
+        .field("CPU", format!("request {}, {limit}", human::cores(resources.cpu_request_millis)))
+        .field(
+            "Memory",
+            format!(
+                "request {}, limit {}, /dev/shm {}",
+                human::size(resources.memory_request_bytes),
+                human::size(resources.memory_limit_bytes),
+                human::size(resources.shm_bytes)
+            ),
+        )
+        .field("Environment", spec.env.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+}
+
+fn usage_fields(card: &mut Card, sandbox: &Sandbox) {
+    if let Some(usage) = sandbox.observed.usage {
+        let text = format!(
+            "{} memory, {} CPU time, {} in /dev/shm, {}",
+            human::size(usage.memory_bytes),
+            human::duration_us(usage.cpu_us),
+            human::size(usage.shm_bytes),
+            human::count(usize::try_from(usage.pids).unwrap_or(usize::MAX), "process", "processes")
+        );
+        card.field("Uses", text);
+    }
+    card.field("Starts", sandbox.observed.starts.to_string());
+}
+
+fn stage_block(card: &mut Card, observed: &Observed, console: &Console) {
+    let Some(total) = start_us(observed) else { return };
+    card.section(&format!("Last start, {}", human::duration_us(total)));
+    card.block(&super::super::debug::trace::chart(
+        &observed.stages,
+        console.width.map(|width| width.saturating_sub(2)),
+        console.colours_results(),
+    ));
+}

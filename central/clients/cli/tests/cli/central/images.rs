@@ -1,0 +1,49 @@
+//! Image imports: a body that streams in while progress streams out.
+
+use bytes::Bytes;
+use futures::SinkExt as _;
+use http::Response;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
+
+use super::Recorded;
+use crate::server::Reply;
+
+pub(super) fn is_import(request: &Recorded) -> bool {
+    request.method == "POST" && request.path.starts_with("/nodes/") && request.path.ends_with("/images")
+}
+
+/// Takes the whole archive and says so; `bad` archives are refused.
+pub(super) async fn import(mut body: Incoming, request: &Recorded) -> Reply {
+    let reference = request.param("reference").unwrap_or("from/archive:latest").to_owned();
+    let total = request.header("content-length").map_or(0, |length| length.parse::<u64>().unwrap());
+    let (mut sender, receiver) = futures::channel::mpsc::channel(4);
+    tokio::spawn(async move {
+        let mut line = async |text: String| {
+            let frame = Frame::data(Bytes::from(format!("{text}\n")));
+            sender.send(Ok(frame)).await.unwrap();
+        };
+        line(step("receive", 0, total)).await;
+        let (mut received, mut is_bad) = (0, false);
+        while let Some(frame) = body.frame().await {
+            let data = frame.unwrap().into_data().unwrap();
+            is_bad |= data.starts_with(b"bad");
+            received += data.len();
+        }
+        line(step("receive", u64::try_from(received).unwrap(), total)).await;
+        if is_bad {
+            let problem = r#"{"problem":{"type":"/problems/x","title":"x","status":422,"code":"bad-archive","detail":"the archive holds no index.json"}}"#;
+            return line(problem.into()).await;
+        }
+        line(step("unpack", 1, 2)).await;
+        let image = serde_json::json!({"done": {"reference": reference, "digest": format!("sha256:{}", "cd".repeat(32)),
+            "size_bytes": received, "imported_at_unix_ms": 1}});
+        line(image.to_string()).await;
+    });
+    let body = StreamBody::new(receiver).boxed_unsync();
+    Response::builder().header("content-type", "application/x-ndjson").body(body).unwrap()
+}
+
+fn step(name: &str, done: u64, total: u64) -> String {
+    serde_json::json!({"step": {"name": name, "done_bytes": done, "total_bytes": total}}).to_string()
+}

@@ -1,0 +1,184 @@
+//! `roost debug` against a daemon that plays the local API.
+
+use std::path::Path;
+use std::pin::Pin;
+
+use futures::Stream;
+use roost_proto::node::node_api_server::{NodeApi, NodeApiServer};
+use roost_proto::node::node_debug_server::{NodeDebug, NodeDebugServer};
+use roost_proto::node::*;
+use roost_proto::types::{NodeStatus, RunState, SandboxObserved};
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::fakes;
+use crate::run::Roost;
+
+type Answer<T> = Result<Response<T>, Status>;
+type Many<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+struct Daemon;
+
+fn no<T>() -> Answer<T> {
+    Err(Status::unimplemented("not played here"))
+}
+
+#[tonic::async_trait]
+impl NodeApi for Daemon {
+    type WatchSandboxesStream = Many<Sandbox>;
+    type ExecStream = Many<ExecOutput>;
+    type LogsStream = Many<LogChunk>;
+    type ImportImageStream = Many<ImportImageProgress>;
+
+    async fn create_sandbox(&self, _: Request<CreateSandboxRequest>) -> Answer<Sandbox> {
+        no()
+    }
+    async fn get_sandbox(&self, _: Request<GetSandboxRequest>) -> Answer<Sandbox> {
+        no()
+    }
+    async fn list_sandboxes(&self, _: Request<ListSandboxesRequest>) -> Answer<ListSandboxesResponse> {
+        let sandbox = fakes::ready(fakes::named("demo"));
+        let desired = DesiredSandbox {
+            sandbox_id: sandbox.id.to_string(),
+            generation: 1,
+            run_state: RunState::Running.into(),
+            restart_count: 0,
+            spec: Some(sandbox.spec.into()),
+            tenant: "default".into(),
+            name: "demo".into(),
+        };
+        let observed = Some(SandboxObserved::new(&sandbox.id, sandbox.observed));
+        let sandbox = Sandbox { desired: Some(desired), observed, from_central: true, created_at_unix_ms: 1 };
+        Ok(Response::new(ListSandboxesResponse { sandboxes: vec![sandbox] }))
+    }
+    async fn watch_sandboxes(&self, _: Request<WatchSandboxesRequest>) -> Answer<Self::WatchSandboxesStream> {
+        no()
+    }
+    async fn start_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        no()
+    }
+    async fn stop_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        no()
+    }
+    async fn restart_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        no()
+    }
+    async fn delete_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        no()
+    }
+    async fn exec(&self, _: Request<Streaming<ExecInput>>) -> Answer<Self::ExecStream> {
+        no()
+    }
+    async fn logs(&self, _: Request<LogsRequest>) -> Answer<Self::LogsStream> {
+        no()
+    }
+    async fn screenshot(&self, _: Request<ScreenshotRequest>) -> Answer<ScreenshotResponse> {
+        no()
+    }
+    async fn import_image(&self, _: Request<Streaming<ImportImageInput>>) -> Answer<Self::ImportImageStream> {
+        no()
+    }
+    async fn list_images(&self, _: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
+        no()
+    }
+    async fn remove_image(&self, _: Request<RemoveImageRequest>) -> Answer<RemoveImageResponse> {
+        no()
+    }
+    async fn get_node(&self, _: Request<GetNodeRequest>) -> Answer<NodeStatus> {
+        Ok(Response::new(fakes::node(fakes::NODE, "gpu-a").status.into()))
+    }
+}
+
+#[tonic::async_trait]
+impl NodeDebug for Daemon {
+    async fn state_dump(&self, _: Request<StateDumpRequest>) -> Answer<StateDumpResponse> {
+        Ok(Response::new(StateDumpResponse { json: r#"{"ledger":{"sandboxes":1}}"#.into() }))
+    }
+    async fn list_tasks(&self, _: Request<ListTasksRequest>) -> Answer<ListTasksResponse> {
+        let task = TaskInfo { name: "reconcile".into(), state: "idle".into(), age_ms: 3_600_000, state_age_ms: 2_000 };
+        Ok(Response::new(ListTasksResponse { tasks: vec![task] }))
+    }
+    async fn set_log_level(&self, request: Request<SetLogLevelRequest>) -> Answer<SetLogLevelResponse> {
+        match request.into_inner().filter.as_str() {
+            "nonsense==" => Err(Status::invalid_argument("\"nonsense==\" is no filter")),
+            _ => Ok(Response::new(SetLogLevelResponse { previous: "info".into() })),
+        }
+    }
+}
+
+/// A daemon on a socket; it ends when dropped.
+struct Node {
+    roost: Roost,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Node {
+    fn start() -> Self {
+        let roost = Roost::alone();
+        let socket = roost.home().join("roostd.sock");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (listening, is_listening) = std::sync::mpsc::channel();
+        let path = socket.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = UnixListener::bind(path).unwrap();
+                listening.send(()).unwrap();
+                let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+                let server = tonic::transport::Server::builder()
+                    .add_service(NodeApiServer::new(Daemon))
+                    .add_service(NodeDebugServer::new(Daemon));
+                // The sender's end, dropped, ends the server as well.
+                let stopped = async { drop(stopped.await) };
+                server.serve_with_incoming_shutdown(incoming, stopped).await.unwrap();
+            });
+        });
+        is_listening.recv().unwrap();
+        let roost = roost.var("ROOST_NODE_SOCKET", socket.to_str().unwrap());
+        Self { roost, _stop: stop }
+    }
+}
+
+#[test]
+fn the_nodes_sandboxes_are_listed_and_shown() {
+    let node = Node::start();
+    let table = node.roost.run(&["debug", "sandboxes"]).ok();
+    assert!(table.lines().nth(1).unwrap().starts_with("demo   Ready    Running   central   1 / 1"), "{table}");
+    assert!(node.roost.run(&["debug", "sandbox", "demo"]).ok().contains("Owner:"));
+    assert!(node.roost.run(&["debug", "sandbox", "other"]).failed(3).contains("roost debug sandboxes"));
+}
+
+#[test]
+fn a_trace_is_a_chart_for_people_and_timings_for_programs() {
+    let node = Node::start();
+    let chart = node.roost.run(&["debug", "trace", "demo"]).ok();
+    assert!(chart.starts_with("demo Ready, last start 231 ms\n\n"), "{chart}");
+    assert!(
+        chart.lines().any(|line| line.starts_with("display_container     61 ms  26%  ") && line.contains('█')),
+        "{chart}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&node.roost.run(&["debug", "trace", "demo", "-o", "json"]).ok()).unwrap();
+    assert_eq!(json[3]["stage"], "display_container");
+}
+
+#[test]
+fn the_daemon_tells_of_itself() {
+    let node = Node::start();
+    assert!(node.roost.run(&["debug", "tasks"]).ok().contains("reconcile   idle    2s      60m"));
+    assert_eq!(node.roost.run(&["debug", "dump"]).ok(), "{\n  \"ledger\": {\n    \"sandboxes\": 1\n  }\n}\n");
+    assert!(node.roost.run(&["debug", "node"]).ok().contains("containerd 1.6.20"));
+    assert_eq!(node.roost.run(&["debug", "log-level", "debug"]).ok(), "debug (before: info)\n");
+    let error = node.roost.run(&["debug", "log-level", "nonsense=="]).failed(2);
+    assert_eq!(error, "error: the daemon refused: \"nonsense==\" is no filter\n");
+}
+
+#[test]
+fn a_daemon_that_is_not_there_is_told_with_the_way_to_find_it() {
+    let roost = Roost::alone();
+    let error = roost.run(&["debug", "tasks", "--node-socket", "/nonexistent.sock"]).failed(7);
+    assert!(error.starts_with("error: cannot reach the daemon at /nonexistent.sock: No such file"), "{error}");
+    assert!(error.contains("ROOST_NODE_SOCKET"), "{error}");
+    assert!(Path::new("/nonexistent.sock").metadata().is_err());
+}

@@ -1,0 +1,16 @@
+//! The real `roost` against a server that plays the API's contract.
+
+// A test that meets the unexpected is to fail, here as in the tests themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod catalog;
+mod central;
+mod config;
+mod debug;
+mod exec;
+mod fakes;
+mod image;
+mod node;
+mod run;
+mod sandbox;
+mod server;
