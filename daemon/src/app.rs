@@ -219,7 +219,7 @@ async fn build_node(
     let client = Client::connect(&config.containerd.socket, &config.containerd.namespace)?;
     let cgroups = Cgroups::new(&config.sandboxes.cgroup_parent);
     cgroups.create_plain(SHIM_CGROUP)?;
-    let (ledger, contents, is_lost) = startup::open_ledger(&layout)?;
+    let (ledger, contents) = startup::open_ledger(&layout)?;
     let images = ContainerdImages::new(client.clone(), config.containerd.snapshotter.as_str());
     let node = Arc::new(Node {
         runtime: RuntimeOptions {
@@ -239,7 +239,7 @@ async fn build_node(
     let limits = Limits { sandboxes_max: config.sandboxes.max, first_id: config.sandboxes.first_id };
     let manager = Manager::new(node.clone(), tasks.clone(), limits, shutdown.clone());
     let (existing, carried) = startup::survey(&node).await;
-    let records = if is_lost { startup::rebuild(&node.ledger, carried).await? } else { contents.records };
+    let records = startup::recover(&node.ledger, contents.records, carried).await?;
     let plan = startup::reconcile(&node, tasks, records, &existing);
     manager.restore(plan.adopt, contents.central_generation);
     if let Err(error) = node.images.store().forget_broken_imports().await {

@@ -9,6 +9,7 @@
 
 mod atoms;
 mod guard;
+mod handshake;
 mod stream;
 mod window_manager;
 mod window_title;
@@ -17,12 +18,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::net::UnixStream;
 use tokio::time::Instant;
-use x11rb::errors::{ConnectError, ConnectionError, ReplyError};
+use x11rb::errors::{ConnectError, ConnectionError, ParseError, ReplyError};
 use x11rb_async::connection::Connection as _;
 use x11rb_async::rust_connection::RustConnection;
 
-use super::cookie::{Cookie, PROTOCOL};
+use super::cookie::Cookie;
 use stream::XStream;
 pub use window_manager::{WindowManagerInfo, wait_for_window_manager};
 pub use window_title::{WindowInfo, wait_for_window_title};
@@ -64,8 +66,11 @@ pub enum XError {
         reason: String,
     },
     /// The server does not speak X as it should.
-    #[error("the X handshake failed")]
-    Handshake(#[source] ConnectError),
+    #[error("the X server's greeting cannot be read")]
+    Handshake(#[source] ParseError),
+    /// Its greeting cannot be worked with.
+    #[error("the X server's greeting makes no sense")]
+    Greeting(#[source] ConnectError),
     /// The connection broke: the server ended, a client killed our
     /// connection, or the answers passed every measure.
     #[error("the connection to the X server broke")]
@@ -119,11 +124,10 @@ async fn with_connection<T>(
     job: impl AsyncFnOnce(&Connection) -> Result<T, XError>,
 ) -> Result<T, XError> {
     let all = async {
-        let stream = connect(&address.socket).await?;
-        let (protocol, secret) = (PROTOCOL.into(), address.cookie.as_bytes().to_vec());
-        let (connection, driver) = RustConnection::connect_to_stream_with_auth_info(stream, 0, protocol, secret)
-            .await
-            .map_err(handshake_error)?;
+        let mut socket = connect(&address.socket).await?;
+        let setup = handshake::greet(&mut socket, &address.cookie).await?;
+        let (connection, driver) =
+            RustConnection::for_connected_stream(XStream::new(socket), setup).map_err(XError::Greeting)?;
         tokio::select! {
             // Neither arm is resumed after the other has ended, and the
             // connection ends with them: nothing can be half-done.
@@ -135,24 +139,15 @@ async fn with_connection<T>(
 }
 
 /// Connects to a socket; waits while its queue of connections is full.
-async fn connect(socket: &Path) -> Result<XStream, XError> {
+async fn connect(socket: &Path) -> Result<UnixStream, XError> {
     loop {
-        match XStream::connect(socket).await {
-            Ok(stream) => return Ok(stream),
+        match stream::connect(socket).await {
+            Ok(connected) => return Ok(connected),
             // The queue of a listening unix socket is full: a client of the
             // sandbox may do that, the kernel offers nothing to wait on.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(RETRY_PERIOD).await,
             Err(source) => return Err(XError::Connect { path: socket.to_owned(), source }),
         }
-    }
-}
-
-fn handshake_error(error: ConnectError) -> XError {
-    match error {
-        ConnectError::SetupFailed(failed) => {
-            XError::Refused { reason: String::from_utf8_lossy(&failed.reason).trim().to_owned() }
-        }
-        error => XError::Handshake(error),
     }
 }
 
@@ -166,7 +161,8 @@ async fn next_change(connection: &Connection, looked_at: Instant) -> Result<(), 
     Ok(())
 }
 
-/// The root window of the first screen; the handshake made sure of it.
+/// The root window of the first screen; a server without one refuses the
+/// requests on it.
 fn root(connection: &Connection) -> u32 {
     connection.setup().roots.first().map_or(x11rb::NONE, |screen| screen.root)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use roost_proto::id::SandboxId;
 
-use super::ledger::{Contents, Ledger, LedgerError, Progress, Record, decode};
+use super::ledger::{Change, Contents, Ledger, LedgerError, Progress, Record, decode};
 use super::plan::{Existing, Plan, plan};
 use crate::containerd;
 use crate::sandbox::failure::chain;
@@ -24,20 +24,17 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// the records in containerd's containers: that loses stopped sandboxes and
 /// history, not a running desktop.
 ///
-/// The second value tells whether it must be rebuilt.
-///
 /// # Errors
 /// When no ledger can be opened at all.
-pub fn open_ledger(layout: &Layout) -> Result<(Ledger, Contents, bool), LedgerError> {
+pub fn open_ledger(layout: &Layout) -> Result<(Ledger, Contents), LedgerError> {
     let dir = layout.ledger();
     match Ledger::open(&dir) {
-        Ok((ledger, contents)) => Ok((ledger, contents, false)),
+        Ok(opened) => Ok(opened),
         Err(error) if is_broken(&error) => {
             let aside = dir.with_file_name(format!("ledger.broken-{}", unix_ms()));
             tracing::error!(error = %chain(&error), aside = %aside.display(), "ledger is broken: it is rebuilt from containerd");
             move_aside(&dir, &aside)?;
-            let (ledger, contents) = Ledger::open(&dir)?;
-            Ok((ledger, contents, true))
+            Ledger::open(&dir)
         }
         Err(error) => Err(error),
     }
@@ -90,22 +87,31 @@ async fn list(node: &Node) -> Result<(Existing, Vec<Record>), containerd::Error>
     Ok((existing, records))
 }
 
-/// The records to go on with: the ledger's, or after its loss those that
-/// containers carry, which are then written to the new ledger.
+/// The records to go on with: the ledger's, and those that only containers
+/// carry, which are written to the ledger. A record leaves the ledger after
+/// its containers are gone, so a container without one tells of a ledger that
+/// was lost.
 ///
 /// # Errors
-/// When the new ledger does not take them.
-pub async fn rebuild(ledger: &Ledger, carried: Vec<Record>) -> Result<Vec<(Record, Progress)>, LedgerError> {
-    let mut records: Vec<Record> = Vec::new();
+/// When the ledger does not take them.
+pub async fn recover(
+    ledger: &Ledger,
+    mut records: Vec<(Record, Progress)>,
+    carried: Vec<Record>,
+) -> Result<Vec<(Record, Progress)>, LedgerError> {
+    let known = records.len();
     for record in carried {
         // Both containers of a sandbox carry it.
-        if !records.iter().any(|r| r.desired.id == record.desired.id) {
-            records.push(record);
+        if !records.iter().any(|(r, _)| r.desired.id == record.desired.id) {
+            records.push((record, Progress::default()));
         }
     }
-    let changes = records.iter().map(|r| super::ledger::Change::Put(Box::new(r.clone()))).collect();
-    ledger.commit(changes).await?;
-    Ok(records.into_iter().map(|record| (record, Progress::default())).collect())
+    let recovered = &records[known..];
+    if !recovered.is_empty() {
+        tracing::warn!(count = recovered.len(), "sandboxes that the ledger did not hold are recovered");
+        ledger.commit(recovered.iter().map(|(r, _)| Change::Put(Box::new(r.clone()))).collect()).await?;
+    }
+    Ok(records)
 }
 
 /// Plans the first reconciliation and starts removing what nobody owns, in

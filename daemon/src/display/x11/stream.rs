@@ -24,23 +24,27 @@ pub(super) struct XStream {
 }
 
 impl XStream {
-    /// Connects to the socket at `path`.
-    ///
-    /// The socket's directory belongs to the display server, a process of the
-    /// sandbox: what stands there is pinned first and looked at, a link is not
-    /// followed. Connecting through the pinned file also has no limit on the
-    /// length of the path, where a socket address holds 107 bytes.
-    ///
-    /// # Errors
-    /// Whatever the system says; `WouldBlock` if the server's queue is full.
-    pub(super) async fn connect(path: &Path) -> io::Result<Self> {
-        let pinned = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
-        if !pinned.metadata()?.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a socket"));
-        }
-        let socket = UnixStream::connect(format!("/proc/self/fd/{}", pinned.as_raw_fd())).await?;
-        Ok(Self { socket, guard: Mutex::default() })
+    /// Takes a socket whose handshake is done.
+    pub(super) fn new(socket: UnixStream) -> Self {
+        Self { socket, guard: Mutex::default() }
     }
+}
+
+/// Connects to the socket at `path`.
+///
+/// The socket's directory belongs to the display server, a process of the
+/// sandbox: what stands there is pinned first and looked at, a link is not
+/// followed. Connecting through the pinned file also has no limit on the
+/// length of the path, where a socket address holds 107 bytes.
+///
+/// # Errors
+/// Whatever the system says; `WouldBlock` if the server's queue is full.
+pub(super) async fn connect(path: &Path) -> io::Result<UnixStream> {
+    let pinned = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    if !pinned.metadata()?.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a socket"));
+    }
+    UnixStream::connect(format!("/proc/self/fd/{}", pinned.as_raw_fd())).await
 }
 
 impl Stream for XStream {
