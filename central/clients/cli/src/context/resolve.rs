@@ -6,7 +6,7 @@ use super::file::permission_warning;
 use super::{ConfigFile, Context, ContextError, Environment, ServerUrl, Token};
 
 /// Where central listens unless told otherwise.
-const DEFAULT_SERVER: &str = "http://127.0.0.1:7070";
+const DEFAULT_SERVER: &str = "http://127.0.0.1:7700";
 
 /// What the command line says about the target.
 #[derive(Debug, Clone, Default)]
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_contexts_token_does_not_go_to_another_server() {
         let home = Home::new();
-        for elsewhere in ["https://evil.lab", "https://roost.lab:8443", "http://127.0.0.1:7070"] {
+        for elsewhere in ["https://evil.lab", "https://roost.lab:8443", "http://127.0.0.1:7700"] {
             let overrides = Overrides { server: Some(elsewhere.parse().unwrap()), ..Overrides::default() };
             let target = home.resolve(&overrides, []).unwrap();
             assert!(secret(&target).is_none() && target.ca_file.is_none(), "{elsewhere}");

@@ -1,0 +1,54 @@
+//! For operators: `/live`, `/ready`, `/metrics`, on a listener of its own.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::app::Central;
+use crate::{clock, metrics};
+
+/// Routes of the admin listener.
+pub fn router(central: Arc<Central>) -> Router {
+    Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(scrape))
+        .with_state(central)
+}
+
+/// Ready while the database answers and no shutdown has begun.
+async fn ready(State(central): State<Arc<Central>>) -> Response {
+    if central.tasks.ending().is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
+    }
+    match central.store.system().count_phases().await {
+        Ok(_) => "ready\n".into_response(),
+        Err(error) => {
+            tracing::warn!(error = crate::log::chain(&error), "not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+async fn scrape(State(central): State<Arc<Central>>) -> Response {
+    match collect(&central).await {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::warn!(error = crate::log::chain(&*error), "scrape failed");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn collect(central: &Central) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    let system = central.store.system();
+    let now = clock::now_unix_ms();
+    let nodes = system.heartbeat_times().await?;
+    let nodes: Vec<_> = nodes.iter().map(|(id, _)| central.live.phase(id, now)).collect();
+    central.metrics.set_totals(&nodes, &system.count_phases().await?, central.sessions.count());
+    Ok(central.metrics.encode()?)
+}

@@ -1,0 +1,33 @@
+//! `/nodes`.
+
+use axum::Json;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use roost_proto::model::{Node, Page, Problem};
+
+use super::extract::{Caller, Query, named};
+use super::page::{self, PageQuery};
+use super::problem::ApiError;
+use crate::app::Noun;
+
+/// Lists nodes by name.
+#[utoipa::path(get, path = "/api/v1/nodes", tag = "nodes", params(PageQuery),
+    responses((status = 200, description = "One page", body = Page<Node>), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn list(Caller(scope): Caller, Query(query): Query<PageQuery>) -> Result<Json<Page<Node>>, ApiError> {
+    Ok(Json(page::of(scope.nodes().await?, &query, |node| node.name.clone())?))
+}
+
+/// One node.
+#[utoipa::path(get, path = "/api/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path, description = "Id")),
+    responses((status = 200, description = "The node", body = Node), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn get(Caller(scope): Caller, Path(id): Path<String>) -> Result<Json<Node>, ApiError> {
+    Ok(Json(scope.node(&named(Noun::Node, &id)?).await?))
+}
+
+/// Removes a node that is offline and empty.
+#[utoipa::path(delete, path = "/api/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path, description = "Id")),
+    responses((status = 204, description = "Removed"), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn delete(Caller(scope): Caller, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    scope.delete_node(&named(Noun::Node, &id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

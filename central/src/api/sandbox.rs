@@ -1,0 +1,116 @@
+//! `/sandboxes`.
+
+use axum::Json;
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use roost_proto::id::{NodeId, TemplateName};
+use roost_proto::model::{CreateSandbox, Page, Phase, Problem, Sandbox};
+use serde::Deserialize;
+
+use super::extract::{Body, Caller, Query};
+use super::problem::ApiError;
+use super::{PREFIX, page};
+use crate::app::{Create, ListSandboxes};
+use crate::store::Intent;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Which sandboxes, and which page of them.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// At most this many items, 1 to 500; 100 when absent.
+    page_size: Option<u32>,
+    /// `next_page_token` of the page before.
+    page_token: Option<String>,
+    /// Only those in this phase.
+    #[param(value_type = Option<Phase>)]
+    phase: Option<Phase>,
+    /// Only those of this template.
+    #[param(value_type = Option<String>)]
+    template: Option<TemplateName>,
+    /// Only those on this node.
+    #[param(value_type = Option<String>)]
+    node: Option<NodeId>,
+}
+
+/// Accepts a sandbox; it starts in the background.
+#[utoipa::path(post, path = "/api/v1/sandboxes", tag = "sandboxes", request_body = CreateSandbox,
+    params(("Idempotency-Key" = Option<String>, Header, description = "8-128 visible ASCII characters: the same key and body give the same answer for a day")),
+    responses((status = 201, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn create(
+    Caller(scope): Caller,
+    headers: HeaderMap,
+    Body(body): Body<CreateSandbox>,
+) -> Result<Response, ApiError> {
+    let idempotency_key = headers.get(IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into());
+    let created = scope.create_sandbox(Create { body, idempotency_key }).await?;
+    let location = format!("{PREFIX}/sandboxes/{}", created.sandbox.id);
+    let mut response = (StatusCode::CREATED, [(header::LOCATION, location)], Json(created.sandbox)).into_response();
+    if created.replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// Lists sandboxes in the order of their creation.
+#[utoipa::path(get, path = "/api/v1/sandboxes", tag = "sandboxes", params(ListQuery),
+    responses((status = 200, description = "One page", body = Page<Sandbox>), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn list(
+    Caller(scope): Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<Sandbox>>, ApiError> {
+    let ListQuery { page_size, page_token, phase, template, node } = query;
+    let page_size = page::size(page_size)?;
+    Ok(Json(scope.sandboxes(ListSandboxes { phase, template, node, page_token, page_size }).await?))
+}
+
+/// One sandbox by id or name.
+#[utoipa::path(get, path = "/api/v1/sandboxes/{sandbox}", tag = "sandboxes",
+    params(("sandbox" = String, Path, description = "Id or name")),
+    responses((status = 200, description = "The sandbox", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn get(Caller(scope): Caller, Path(name): Path<String>) -> Result<Json<Sandbox>, ApiError> {
+    Ok(Json(scope.sandbox(&name).await?))
+}
+
+type Accepted = (StatusCode, Json<Sandbox>);
+
+async fn wish(Caller(scope): Caller, name: &str, intent: Intent) -> Result<Accepted, ApiError> {
+    Ok((StatusCode::ACCEPTED, Json(scope.wish(name, intent).await?)))
+}
+
+/// Runs a sandbox that is stopped or failed.
+#[utoipa::path(post, path = "/api/v1/sandboxes/{sandbox}/start", tag = "sandboxes",
+    params(("sandbox" = String, Path, description = "Id or name")),
+    responses((status = 202, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn start(caller: Caller, Path(name): Path<String>) -> Result<Accepted, ApiError> {
+    wish(caller, &name, Intent::Start).await
+}
+
+/// Stops a sandbox and keeps what it holds.
+#[utoipa::path(post, path = "/api/v1/sandboxes/{sandbox}/stop", tag = "sandboxes",
+    params(("sandbox" = String, Path, description = "Id or name")),
+    responses((status = 202, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn stop(caller: Caller, Path(name): Path<String>) -> Result<Accepted, ApiError> {
+    wish(caller, &name, Intent::Stop).await
+}
+
+/// Stops a sandbox and runs it again.
+#[utoipa::path(post, path = "/api/v1/sandboxes/{sandbox}/restart", tag = "sandboxes",
+    params(("sandbox" = String, Path, description = "Id or name")),
+    responses((status = 202, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn restart(caller: Caller, Path(name): Path<String>) -> Result<Accepted, ApiError> {
+    wish(caller, &name, Intent::Restart).await
+}
+
+/// Removes a sandbox with everything it holds; it is Deleting until its node
+/// confirms that nothing is left.
+#[utoipa::path(delete, path = "/api/v1/sandboxes/{sandbox}", tag = "sandboxes",
+    params(("sandbox" = String, Path, description = "Id or name")),
+    responses((status = 202, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn delete(caller: Caller, Path(name): Path<String>) -> Result<Accepted, ApiError> {
+    wish(caller, &name, Intent::Delete).await
+}

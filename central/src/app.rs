@@ -1,0 +1,23 @@
+//! Central as a whole: what REST and gRPC share, one file per noun, and the
+//! one place that builds and spawns everything.
+
+mod build;
+mod context;
+mod error;
+mod image;
+mod node;
+mod profile;
+mod sandbox;
+mod seed;
+mod streams;
+mod template;
+mod token;
+
+pub use build::{App, Ends, StartError};
+pub use context::{Central, Scope, default_tenant};
+pub use error::{Conflict, Noun, RequestError};
+pub use image::ImportEvent;
+pub use sandbox::{Create, ListSandboxes};
+pub use seed::SeedError;
+pub use streams::ExecRequest;
+pub use token::{JoinTokenInfo, NewJoinTokenInfo, TokenError, issue_join_token, keep_admin_token, new_admin_token};

@@ -1,0 +1,75 @@
+//! What every request works with.
+
+use std::sync::Arc;
+
+use roost_proto::id::{ParseIdError, TenantId};
+
+use super::RequestError;
+use crate::ca::Authority;
+use crate::changes::Changes;
+use crate::link::Sessions;
+use crate::live::Live;
+use crate::metrics::Metrics;
+use crate::place::Strategy;
+use crate::secret::SecretHash;
+use crate::store::{Store, TenantStore};
+use crate::tasks::Tasks;
+
+/// The parts of central, shared by all its tasks.
+#[derive(Debug)]
+pub struct Central {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// Its commits on their way.
+    pub changes: Arc<Changes>,
+    /// What is too restless for a disk.
+    pub live: Live,
+    /// The connected nodes.
+    pub sessions: Arc<Sessions>,
+    /// Certificates for nodes.
+    pub authority: Authority,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Where new sandboxes go.
+    pub strategy: Strategy,
+    /// Background work.
+    pub tasks: Tasks,
+}
+
+/// The one tenant there is for now.
+///
+/// # Errors
+/// Never: the name is a DNS label.
+pub fn default_tenant() -> Result<TenantId, ParseIdError> {
+    "default".parse()
+}
+
+/// Central as one authenticated caller sees it: confined to a tenant.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    pub(super) central: Arc<Central>,
+    pub(super) tenant: TenantId,
+}
+
+impl Scope {
+    /// Finds out who presents a token.
+    ///
+    /// # Errors
+    /// [`RequestError::Unauthorized`] and [`RequestError::Store`].
+    pub async fn authenticate(central: &Arc<Central>, token: Option<&str>) -> Result<Self, RequestError> {
+        let token = token.ok_or(RequestError::Unauthorized)?;
+        let tenant = central.store.system().find_api_token(SecretHash::of(token)).await?;
+        let tenant = tenant.ok_or(RequestError::Unauthorized)?;
+        Ok(Self { central: central.clone(), tenant })
+    }
+
+    /// Central itself acting for a tenant, at start.
+    pub(super) fn of(central: &Arc<Central>, tenant: TenantId) -> Self {
+        Self { central: central.clone(), tenant }
+    }
+
+    /// The tenant's part of the store.
+    pub(super) fn store(&self) -> Box<dyn TenantStore> {
+        self.central.store.tenant(&self.tenant)
+    }
+}

@@ -1,0 +1,139 @@
+//! Why a request is not done. `api::problem` gives each its code and status.
+
+use roost_proto::model::{FieldError, NodePhase};
+
+use crate::link::NodeCallError;
+use crate::place::PlaceError;
+use crate::store::StoreError;
+
+/// The nouns that can be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noun {
+    /// An image on a node.
+    Image,
+    /// A join token.
+    JoinToken,
+    /// A node.
+    Node,
+    /// A profile.
+    Profile,
+    /// A sandbox.
+    Sandbox,
+    /// A template.
+    Template,
+}
+
+impl Noun {
+    /// The command of `roost` that has the verb `ls` for it.
+    fn command(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::JoinToken => "node join-token",
+            Self::Node => "node",
+            Self::Profile => "profile",
+            Self::Sandbox => "sandbox",
+            Self::Template => "template",
+        }
+    }
+}
+
+impl std::fmt::Display for Noun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Image => "image",
+            Self::JoinToken => "join token",
+            Self::Node => "node",
+            Self::Profile => "profile",
+            Self::Sandbox => "sandbox",
+            Self::Template => "template",
+        })
+    }
+}
+
+/// Why a request is not done.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Nobody is known by this token.
+    #[error("the token is missing or not known: send `Authorization: Bearer <token>`")]
+    Unauthorized,
+    /// There is no such thing.
+    #[error("there is no {noun} {name}: see `roost {} ls`", noun.command())]
+    NotFound {
+        /// What kind of thing.
+        noun: Noun,
+        /// How it was called.
+        name: String,
+    },
+    /// Fields break rules.
+    #[error("{} of the request must be mended", fields(.0))]
+    Invalid(Vec<FieldError>),
+    /// The present state forbids it.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// No node takes the sandbox.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// A node failed.
+    #[error(transparent)]
+    Node(#[from] NodeCallError),
+    /// The database failed.
+    #[error("the database of central failed: try again, then see its log")]
+    Store(#[from] StoreError),
+}
+
+fn fields(errors: &[FieldError]) -> String {
+    if errors.len() == 1 { "one field".into() } else { format!("{} fields", errors.len()) }
+}
+
+impl RequestError {
+    /// A missing thing.
+    pub fn not_found(noun: Noun, name: &(impl ToString + ?Sized)) -> Self {
+        Self::NotFound { noun, name: name.to_string() }
+    }
+
+    /// One field that breaks a rule.
+    pub fn field(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldError::new(field, problem)])
+    }
+}
+
+/// What the present state forbids.
+#[derive(Debug, thiserror::Error)]
+pub enum Conflict {
+    /// Another sandbox has the name.
+    #[error("a sandbox named {0} exists: choose another name, or delete it and wait until it is gone")]
+    NameTaken(String),
+    /// The idempotency key came with another body before.
+    #[error("this Idempotency-Key was used with another body: use a new key for a new request")]
+    KeyReused,
+    /// It is being deleted.
+    #[error("sandbox {0} is being deleted: make a new one")]
+    Deleting(String),
+    /// It is not in a phase in which this works.
+    #[error("{0}")]
+    NotReady(String),
+    /// Templates name the profile.
+    #[error("profile {name} is used by the templates {}: change or delete those first", templates.join(", "))]
+    ProfileInUse {
+        /// The profile.
+        name: String,
+        /// Its users.
+        templates: Vec<String>,
+    },
+    /// The node holds sandboxes.
+    #[error("node {name} holds {sandboxes} sandboxes: delete those first")]
+    NodeNotEmpty {
+        /// The node.
+        name: String,
+        /// How many.
+        sandboxes: u64,
+    },
+    /// The node is still heard.
+    #[error("node {name} is {phase}: stop its daemon and wait until it is Offline")]
+    NodeNotOffline {
+        /// The node.
+        name: String,
+        /// How well it is heard.
+        phase: NodePhase,
+    },
+}

@@ -1,0 +1,71 @@
+//! Nodes: list, look, remove.
+
+use roost_proto::id::NodeId;
+use roost_proto::model::{Node, NodePhase};
+
+use super::{Central, Conflict, Noun, RequestError, Scope};
+use crate::clock;
+use crate::store::{DeleteNodeError, NodeRecord};
+
+/// A stored node with what is known of it this moment.
+fn present(central: &Central, record: NodeRecord) -> Node {
+    let (last_heartbeat_unix_ms, load) = central.live.node(&record.id);
+    let mut status = record.status;
+    status.load = load;
+    Node {
+        phase: central.live.phase(&record.id, clock::now_unix_ms()),
+        id: record.id,
+        name: record.name,
+        status,
+        cpu_requested_millis: u32::try_from(record.cpu_requested_millis).unwrap_or(u32::MAX),
+        memory_requested_bytes: record.memory_requested_bytes,
+        sandboxes: u32::try_from(record.sandboxes).unwrap_or(u32::MAX),
+        last_heartbeat_unix_ms,
+        enrolled_at_unix_ms: record.enrolled_at_unix_ms,
+    }
+}
+
+impl Scope {
+    /// All nodes by name.
+    ///
+    /// # Errors
+    /// [`RequestError::Store`].
+    pub async fn nodes(&self) -> Result<Vec<Node>, RequestError> {
+        let records = self.store().nodes().await?;
+        Ok(records.into_iter().map(|record| present(&self.central, record)).collect())
+    }
+
+    /// One node.
+    ///
+    /// # Errors
+    /// [`RequestError::NotFound`] and [`RequestError::Store`].
+    pub async fn node(&self, id: &NodeId) -> Result<Node, RequestError> {
+        let record = self.store().node(id.clone()).await?;
+        let record = record.ok_or_else(|| RequestError::not_found(Noun::Node, id))?;
+        Ok(present(&self.central, record))
+    }
+
+    /// Removes a node that is silent and empty; its certificate is worthless
+    /// from then on.
+    ///
+    /// # Errors
+    /// [`RequestError::NotFound`], [`Conflict::NodeNotOffline`],
+    /// [`Conflict::NodeNotEmpty`] and [`RequestError::Store`].
+    pub async fn delete_node(&self, id: &NodeId) -> Result<(), RequestError> {
+        let node = self.node(id).await?;
+        let is_silent = matches!(node.phase, NodePhase::Offline | NodePhase::Enrolled);
+        if !is_silent || self.central.sessions.is_open(id) {
+            return Err(Conflict::NodeNotOffline { name: node.name, phase: node.phase }.into());
+        }
+        self.store().delete_node(id.clone()).await.map_err(|error| match error {
+            DeleteNodeError::NotFound => RequestError::not_found(Noun::Node, id),
+            DeleteNodeError::NotEmpty(sandboxes) => {
+                Conflict::NodeNotEmpty { name: node.name.clone(), sandboxes }.into()
+            }
+            DeleteNodeError::Store(error) => error.into(),
+        })?;
+        self.central.live.forget_node(id);
+        tracing::info!(node = %id, name = node.name, "node removed");
+        Ok(())
+    }
+}

@@ -1,0 +1,17 @@
+//! Periodic duties. Each is idempotent and takes no input: a missed period is
+//! made good by the next.
+
+pub mod expiry;
+pub mod silence;
+
+use std::sync::Arc;
+
+use tracing::info_span;
+
+use crate::app::Central;
+
+/// Starts all of them; they end with the tasks.
+pub fn spawn(central: &Arc<Central>) {
+    central.tasks.spawn(info_span!("background", duty = "silence"), silence::run(central.clone()));
+    central.tasks.spawn(info_span!("background", duty = "expiry"), expiry::run(central.clone()));
+}

@@ -1,0 +1,242 @@
+//! One node's session: heartbeats in, desired state and tunnels out.
+//!
+//! ```text
+//!   Hello ─▶ version, fence ─▶ Welcome ─┬─ receive: heartbeats, acks ─┬─▶ end
+//!                                       └─ push: desired, tunnels ────┘
+//! ```
+//!
+//! Both halves run in one task; whichever ends first ends the session, and the
+//! node dials again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use roost_proto::PROTOCOL_VERSION;
+use roost_proto::convert::WireEnum;
+use roost_proto::id::{NodeId, TunnelId};
+use roost_proto::model::Sandbox;
+use roost_proto::node::central_message::Body as Out;
+use roost_proto::node::node_message::Body as In;
+use roost_proto::node::{
+    CentralMessage, DesiredAck, DesiredSandbox, DesiredState, Hello, NodeMessage, OpenTunnel, Welcome,
+};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::heartbeat::Heartbeats;
+use super::identity::store_status;
+use crate::app::Central;
+use crate::clock;
+
+/// Time until a new session has said hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Abilities that this central offers.
+const FEATURES: [&str; 1] = ["tunnel"];
+
+type OutTx = mpsc::Sender<Result<CentralMessage, Status>>;
+
+/// A session that begins.
+pub(super) struct Session {
+    central: Arc<Central>,
+    node: NodeId,
+    heartbeat_period_ms: u32,
+}
+
+/// What both halves share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Highest generation of desired state that the node has made durable.
+    pub(super) acked: AtomicU64,
+    /// Woken when the node asks for the whole desired state.
+    resend: Notify,
+}
+
+impl Session {
+    pub(super) fn new(central: Arc<Central>, node: NodeId, heartbeat_period_ms: u32) -> Self {
+        Self { central, node, heartbeat_period_ms }
+    }
+
+    /// Runs to the end and tells the node why, if it was not the node's wish.
+    pub(super) async fn run(self, inbound: Streaming<NodeMessage>, out_tx: OutTx, ending: CancellationToken) {
+        // Both arms may be dropped anywhere: what the store has taken stays,
+        // what it has not is sent again by the node.
+        let end = tokio::select! {
+            end = self.serve(inbound, &out_tx) => end,
+            () = ending.cancelled() => Err(Status::unavailable("central shuts down: connect again")),
+        };
+        match end {
+            Ok(()) => tracing::info!("session ended by the node"),
+            Err(status) => {
+                tracing::info!(code = ?status.code(), reason = status.message(), "session ended");
+                // Fails only when the node is gone already.
+                drop(out_tx.send(Err(status)).await);
+            }
+        }
+    }
+
+    async fn serve(&self, mut inbound: Streaming<NodeMessage>, out_tx: &OutTx) -> Result<(), Status> {
+        let hello = hello(&mut inbound).await?;
+        let mut registration = self.central.sessions.open(&self.node);
+        let desired_rx = self.central.changes.watch_desired(&self.node);
+        self.central.live.heard(&self.node, None, clock::now_unix_ms());
+        send(out_tx, Out::Welcome(self.welcome())).await?;
+        let stored = self.stored(&hello).await?;
+        tracing::info!(instance = hello.instance_id, generation = hello.desired_generation, "session begun");
+        let shared = Shared { acked: AtomicU64::new(hello.desired_generation), ..Shared::default() };
+        let is_new_process = stored.instance_id != hello.instance_id;
+        let heartbeats = Heartbeats::new(self.central.clone(), self.node.clone(), hello.instance_id, is_new_process);
+        let known = (hello.desired_generation == stored.desired_generation).then_some(hello.desired_generation);
+        let fence = registration.fence.clone();
+        // Any arm may be dropped when another ends: see `run`.
+        tokio::select! {
+            end = receive(inbound, heartbeats, &shared, out_tx) => end,
+            end = self.push(known, desired_rx, &mut registration.tunnels_rx, &shared, out_tx) => end,
+            () = fence.cancelled() => Err(Status::aborted("a newer session of this node has begun")),
+        }
+    }
+
+    fn welcome(&self) -> Welcome {
+        Welcome {
+            protocol_version: PROTOCOL_VERSION,
+            features: FEATURES.map(String::from).to_vec(),
+            heartbeat_period_ms: self.heartbeat_period_ms,
+            central_unix_ms: clock::now_unix_ms(),
+        }
+    }
+
+    /// What the store knows of the node, after it was made sure that the
+    /// generation is not behind the node's own (a database from a backup).
+    async fn stored(&self, hello: &Hello) -> Result<crate::store::LinkNode, Status> {
+        let system = self.central.store.system();
+        let removed = || Status::unauthenticated("the node was removed from central: join again");
+        let fault = |error| store_status(&error);
+        let stored = system.link_node(self.node.clone()).await.map_err(fault)?.ok_or_else(removed)?;
+        if stored.desired_generation >= hello.desired_generation {
+            return Ok(stored);
+        }
+        tracing::warn!(
+            node_holds = hello.desired_generation,
+            central_holds = stored.desired_generation,
+            "node is ahead of the database: its generation is raised and all is sent again"
+        );
+        system.raise_generation(self.node.clone(), hello.desired_generation).await.map_err(fault)?;
+        system.link_node(self.node.clone()).await.map_err(fault)?.ok_or_else(removed)
+    }
+
+    /// Sends desired state whenever it differs from what was sent, and asks
+    /// for tunnels.
+    async fn push(
+        &self,
+        mut sent: Option<u64>,
+        mut desired_rx: watch::Receiver<u64>,
+        tunnels_rx: &mut mpsc::Receiver<TunnelId>,
+        shared: &Shared,
+        out_tx: &OutTx,
+    ) -> Result<(), Status> {
+        let mut newest = sent.is_none().then_some(0);
+        loop {
+            if newest.is_some_and(|newest| sent.is_none_or(|sent| newest > sent)) {
+                sent = Some(self.push_desired(sent, out_tx).await?);
+            }
+            newest = None;
+            // Cancel-safe arms: a watch, a permit and a queue keep what was
+            // not taken from them.
+            tokio::select! {
+                changed = desired_rx.changed() => {
+                    changed.map_err(|_| Status::unavailable("central shuts down"))?;
+                    newest = Some(*desired_rx.borrow_and_update());
+                }
+                () = shared.resend.notified() => (sent, newest) = (None, Some(0)),
+                Some(id) = tunnels_rx.recv() => {
+                    send(out_tx, Out::OpenTunnel(OpenTunnel { tunnel_id: id.to_string() })).await?;
+                }
+            }
+        }
+    }
+
+    /// Sends what is wanted beyond `base`, or all of it; the generation sent.
+    async fn push_desired(&self, base: Option<u64>, out_tx: &OutTx) -> Result<u64, Status> {
+        let system = self.central.store.system();
+        let desired = system.desired(self.node.clone(), base).await.map_err(|error| store_status(&error))?;
+        let generation = desired.generation;
+        let message = DesiredState {
+            generation,
+            full: base.is_none(),
+            base_generation: base.unwrap_or(0),
+            sandboxes: desired.sandboxes.into_iter().map(to_wire).collect(),
+        };
+        tracing::debug!(generation, full = message.full, sandboxes = message.sandboxes.len(), "desired state sent");
+        send(out_tx, Out::DesiredState(message)).await?;
+        Ok(generation)
+    }
+}
+
+/// Reads the first message and checks the version.
+async fn hello(inbound: &mut Streaming<NodeMessage>) -> Result<Hello, Status> {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("no Hello within 10 s"))??;
+    let Some(NodeMessage { body: Some(In::Hello(hello)) }) = first else {
+        return Err(Status::invalid_argument("the first message of a session must be Hello"));
+    };
+    if hello.protocol_version != PROTOCOL_VERSION {
+        return Err(Status::failed_precondition(format!(
+            "the node speaks NodeLink version {}, central speaks {PROTOCOL_VERSION}: install the same release on both",
+            hello.protocol_version
+        )));
+    }
+    if hello.instance_id.is_empty() || hello.instance_id.len() > 128 {
+        return Err(Status::invalid_argument("hello.instance_id: must have 1 to 128 characters"));
+    }
+    Ok(hello)
+}
+
+/// Takes heartbeats and acks until the node ends the stream.
+async fn receive(
+    mut inbound: Streaming<NodeMessage>,
+    mut heartbeats: Heartbeats,
+    shared: &Shared,
+    out_tx: &OutTx,
+) -> Result<(), Status> {
+    while let Some(message) = inbound.message().await? {
+        match message.body {
+            Some(In::Heartbeat(heartbeat)) => {
+                let ack = heartbeats.take(heartbeat, shared.acked.load(Ordering::Relaxed)).await;
+                send(out_tx, Out::HeartbeatAck(ack)).await?;
+            }
+            Some(In::DesiredAck(ack)) => acknowledged(&ack, shared),
+            Some(In::Hello(_)) => return Err(Status::invalid_argument("Hello must be the first message only")),
+            // A newer node may say more than we understand.
+            None => tracing::debug!("unknown message ignored"),
+        }
+    }
+    Ok(())
+}
+
+fn acknowledged(ack: &DesiredAck, shared: &Shared) {
+    if ack.resync {
+        tracing::info!(generation = ack.generation, "node asks for the whole desired state");
+        shared.resend.notify_one();
+    } else {
+        tracing::debug!(generation = ack.generation, "desired state is durable on the node");
+        shared.acked.fetch_max(ack.generation, Ordering::Relaxed);
+    }
+}
+
+async fn send(out_tx: &OutTx, body: Out) -> Result<(), Status> {
+    let message = CentralMessage { body: Some(body) };
+    out_tx.send(Ok(message)).await.map_err(|_| Status::cancelled("the node closed the session"))
+}
+
+fn to_wire(sandbox: Sandbox) -> DesiredSandbox {
+    DesiredSandbox {
+        sandbox_id: sandbox.id.into(),
+        generation: sandbox.generation,
+        run_state: sandbox.run_state.to_wire(),
+        restart_count: sandbox.restart_count,
+        spec: Some(sandbox.spec.into()),
+        tenant: sandbox.tenant.into(),
+        name: sandbox.name.map(Into::into).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,212 @@
+//! Which nodes are connected, and how to call them.
+//!
+//! A newer session of a node fences the older one: at most one speaks for it.
+//! Calls go through tunnels that the node opens when its session asks it to;
+//! one HTTP/2 channel per session is kept and remade when it breaks.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use roost_proto::id::{NodeId, TunnelId};
+use roost_proto::node::node_api_client::NodeApiClient;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::tunnel::TunnelIo;
+use crate::changes::lock;
+
+/// Client of one node's API, through its tunnel.
+pub type NodeClient = NodeApiClient<Channel>;
+
+/// Time from the wish for a tunnel until the node has opened it.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Tunnels that wait for the session to ask for them; each waits 5 s at most.
+const TUNNELS_DEPTH: usize = 16;
+/// Largest answer of a node: a screenshot of the largest screen that PNG cannot
+/// compress (7680x4320, 4 bytes a pixel), rounded up.
+const ANSWER_MAX_BYTES: usize = 160 << 20;
+/// Windows inside the tunnel, as outside of it.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Why a call to a node fails.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeCallError {
+    /// It has no session.
+    #[error("{0} is not connected")]
+    Offline(NodeId),
+    /// It opened no tunnel in time.
+    #[error("{0} did not open a tunnel within 5 s")]
+    NoTunnel(NodeId),
+    /// It did not answer in time.
+    #[error("{node} did not answer within {after_ms} ms")]
+    Timeout {
+        /// Which node.
+        node: NodeId,
+        /// How long the call waited, in milliseconds.
+        after_ms: u64,
+    },
+    /// It answered with an error, or the tunnel broke.
+    #[error("{node} refused the call")]
+    Status {
+        /// Which node.
+        node: NodeId,
+        /// What it said.
+        #[source]
+        status: Box<tonic::Status>,
+    },
+}
+
+struct Handle {
+    epoch: u64,
+    fence: CancellationToken,
+    client: NodeClient,
+}
+
+struct Pending {
+    node: NodeId,
+    tunnel_tx: oneshot::Sender<TunnelIo>,
+}
+
+/// Every open session.
+#[derive(Default)]
+pub struct Sessions {
+    next_epoch: AtomicU64,
+    by_node: Mutex<HashMap<NodeId, Handle>>,
+    pending: Mutex<HashMap<TunnelId, Pending>>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("open", &self.count()).finish_non_exhaustive()
+    }
+}
+
+/// A session's own end; dropping it closes the session.
+pub(super) struct Registration {
+    sessions: Arc<Sessions>,
+    node: NodeId,
+    epoch: u64,
+    /// Cancelled when a newer session of the node begins.
+    pub(super) fence: CancellationToken,
+    /// Tunnels that the node is to open.
+    pub(super) tunnels_rx: mpsc::Receiver<TunnelId>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut by_node = lock(&self.sessions.by_node);
+        if by_node.get(&self.node).is_some_and(|handle| handle.epoch == self.epoch) {
+            by_node.remove(&self.node);
+        }
+    }
+}
+
+impl Sessions {
+    /// How many nodes are connected.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        lock(&self.by_node).len()
+    }
+
+    /// Whether a node is connected.
+    #[must_use]
+    pub fn is_open(&self, node: &NodeId) -> bool {
+        lock(&self.by_node).contains_key(node)
+    }
+
+    /// The client of a connected node.
+    ///
+    /// # Errors
+    /// [`NodeCallError::Offline`].
+    pub fn client(&self, node: &NodeId) -> Result<NodeClient, NodeCallError> {
+        let client = lock(&self.by_node).get(node).map(|handle| handle.client.clone());
+        client.ok_or_else(|| NodeCallError::Offline(node.clone()))
+    }
+
+    /// Makes this the session of the node and fences the one before.
+    pub(super) fn open(self: &Arc<Self>, node: &NodeId) -> Registration {
+        let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
+        let fence = CancellationToken::new();
+        let (tunnels_tx, tunnels_rx) = mpsc::channel(TUNNELS_DEPTH);
+        let client = connect_lazy(Arc::downgrade(self), node.clone(), tunnels_tx);
+        let handle = Handle { epoch, fence: fence.clone(), client };
+        if let Some(older) = lock(&self.by_node).insert(node.clone(), handle) {
+            tracing::info!("newer session of the node: the older one is fenced");
+            older.fence.cancel();
+        }
+        Registration { sessions: self.clone(), node: node.clone(), epoch, fence, tunnels_rx }
+    }
+
+    /// Hands over a tunnel that a node has opened; false if nobody waits for it.
+    pub(super) fn deliver(&self, node: &NodeId, id: &TunnelId, tunnel: TunnelIo) -> bool {
+        let mut pending = lock(&self.pending);
+        if pending.get(id).is_none_or(|waiting| waiting.node != *node) {
+            return false;
+        }
+        pending.remove(id).is_some_and(|waiting| waiting.tunnel_tx.send(tunnel).is_ok())
+    }
+
+    /// Has the node open a tunnel.
+    async fn dial(&self, node: NodeId, tunnels_tx: mpsc::Sender<TunnelId>) -> Result<TunnelIo, NodeCallError> {
+        let id = TunnelId::random();
+        let (tunnel_tx, tunnel_rx) = oneshot::channel();
+        lock(&self.pending).insert(id.clone(), Pending { node: node.clone(), tunnel_tx });
+        let asked = id.clone();
+        let open = async {
+            tunnels_tx.send(asked).await.map_err(|_| NodeCallError::Offline(node.clone()))?;
+            tunnel_rx.await.map_err(|_| NodeCallError::NoTunnel(node.clone()))
+        };
+        let opened = tokio::time::timeout(OPEN_TIMEOUT, open).await;
+        lock(&self.pending).remove(&id);
+        opened.unwrap_or_else(|_| Err(NodeCallError::NoTunnel(node)))
+    }
+}
+
+/// A channel that opens a tunnel with its first call, and another one whenever
+/// the present one breaks.
+fn connect_lazy(sessions: Weak<Sessions>, node: NodeId, tunnels_tx: mpsc::Sender<TunnelId>) -> NodeClient {
+    let connector = tower::service_fn(move |_: Uri| {
+        let (sessions, node, tunnels_tx) = (sessions.clone(), node.clone(), tunnels_tx.clone());
+        async move {
+            let sessions = sessions.upgrade().ok_or_else(|| NodeCallError::Offline(node.clone()))?;
+            sessions.dial(node, tunnels_tx).await.map(TokioIo::new)
+        }
+    });
+    // The name is never resolved: the tunnel is the address.
+    let channel = Endpoint::from_static("http://node.roost.internal")
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_with_connector_lazy(connector);
+    NodeApiClient::new(channel).max_decoding_message_size(ANSWER_MAX_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A channel needs a runtime to live in.
+    #[tokio::test]
+    async fn a_newer_session_fences_the_older_and_outlives_its_end() {
+        let sessions = Arc::new(Sessions::default());
+        let node = NodeId::random();
+        let older = sessions.open(&node);
+        let newer = sessions.open(&node);
+        assert!(older.fence.is_cancelled());
+        assert!(!newer.fence.is_cancelled());
+        drop(older);
+        assert!(sessions.is_open(&node));
+        drop(newer);
+        assert!(!sessions.is_open(&node));
+    }
+
+    #[tokio::test]
+    async fn a_call_to_an_absent_node_fails_at_once() {
+        let sessions = Sessions::default();
+        assert!(matches!(sessions.client(&NodeId::random()), Err(NodeCallError::Offline(_))));
+    }
+}

@@ -1,0 +1,124 @@
+//! The store: what central must never forget.
+//!
+//! Two doors, and nothing else: [`Store::tenant`] gives the only handle that
+//! knows sandboxes, templates and profiles, and it carries the tenant, so that
+//! a missing filter cannot be written; [`Store::system`] is the explicit scope
+//! of the node link and of housekeeping. Every committed change is handed to
+//! [`ChangeSink`] in the order of the commits.
+//!
+//! All implementations pass the one suite in `store/conformance.rs`.
+
+mod error;
+mod types;
+
+#[cfg(test)]
+mod conformance;
+pub mod sqlite;
+
+use async_trait::async_trait;
+use roost_proto::id::{JoinTokenId, NodeId, ProfileName, TemplateName, TenantId};
+use roost_proto::model::{ImageInfo, ImageRef, Profile, Sandbox, Template};
+
+pub use error::{
+    CreateSandboxError, DeleteNodeError, DeleteProfileError, EnrolError, PutTemplateError, SetRunStateError, StoreError,
+};
+pub use types::{
+    Change, ChangeSink, Created, Desired, Enrolment, HeartbeatBatch, ImageOnNodes, Intent, JoinToken, LinkNode,
+    NewJoinToken, NewSandbox, NodeRecord, PlaceFn, SandboxFilter, SandboxKey,
+};
+
+use crate::secret::SecretHash;
+
+/// A database of central.
+pub trait Store: std::fmt::Debug + Send + Sync {
+    /// The handle on everything that belongs to one tenant.
+    fn tenant(&self, tenant: &TenantId) -> Box<dyn TenantStore>;
+    /// The handle of the node link and of housekeeping, across tenants.
+    fn system(&self) -> Box<dyn SystemStore>;
+}
+
+/// What belongs to one tenant; every call is confined to it.
+#[async_trait]
+pub trait TenantStore: Send + Sync {
+    /// Places and inserts a sandbox in one transaction, or replays the answer
+    /// of the same idempotency key.
+    async fn create_sandbox(&self, new: NewSandbox, place: PlaceFn) -> Result<Created, CreateSandboxError>;
+    /// One sandbox by id or name.
+    async fn sandbox(&self, key: SandboxKey) -> Result<Option<Sandbox>, StoreError>;
+    /// At most `limit` sandboxes in the order of their creation.
+    async fn sandboxes(&self, filter: SandboxFilter, limit: u32) -> Result<Vec<Sandbox>, StoreError>;
+    /// Changes what is wanted of a sandbox; no change when it is wanted already.
+    async fn set_run_state(&self, key: SandboxKey, intent: Intent) -> Result<Sandbox, SetRunStateError>;
+
+    /// All templates by name.
+    async fn templates(&self) -> Result<Vec<Template>, StoreError>;
+    /// One template.
+    async fn template(&self, name: TemplateName) -> Result<Option<Template>, StoreError>;
+    /// Creates or replaces a template; true if it was created.
+    async fn put_template(&self, template: Template) -> Result<bool, PutTemplateError>;
+    /// Removes a template; false if there was none.
+    async fn delete_template(&self, name: TemplateName) -> Result<bool, StoreError>;
+
+    /// All profiles by name.
+    async fn profiles(&self) -> Result<Vec<Profile>, StoreError>;
+    /// One profile.
+    async fn profile(&self, name: ProfileName) -> Result<Option<Profile>, StoreError>;
+    /// Creates or replaces a profile; true if it was created.
+    async fn put_profile(&self, profile: Profile) -> Result<bool, StoreError>;
+    /// Removes a profile that no template names.
+    async fn delete_profile(&self, name: ProfileName) -> Result<(), DeleteProfileError>;
+
+    /// All nodes by name.
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError>;
+    /// One node.
+    async fn node(&self, id: NodeId) -> Result<Option<NodeRecord>, StoreError>;
+    /// Removes a node that holds no sandbox.
+    async fn delete_node(&self, id: NodeId) -> Result<(), DeleteNodeError>;
+    /// Every image and the nodes that hold it.
+    async fn images(&self) -> Result<Vec<ImageOnNodes>, StoreError>;
+
+    /// Keeps a new join token.
+    async fn create_join_token(&self, token: NewJoinToken) -> Result<(), StoreError>;
+    /// All join tokens that are neither used nor expired at `now_unix_ms`.
+    async fn join_tokens(&self, now_unix_ms: u64) -> Result<Vec<JoinToken>, StoreError>;
+    /// Removes a join token; false if there was none.
+    async fn delete_join_token(&self, id: JoinTokenId) -> Result<bool, StoreError>;
+    /// Makes this the only admin token of the tenant.
+    async fn replace_admin_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<(), StoreError>;
+    /// Whether the tenant has an admin token.
+    async fn has_admin_token(&self) -> Result<bool, StoreError>;
+}
+
+/// What crosses tenants: nodes that report, tokens that are presented,
+/// housekeeping. Never handed to a request of a person.
+#[async_trait]
+pub trait SystemStore: Send + Sync {
+    /// Creates a tenant where it does not exist.
+    async fn ensure_tenant(&self, tenant: TenantId, now_unix_ms: u64) -> Result<(), StoreError>;
+    /// The tenant whose API token hashes to this.
+    async fn find_api_token(&self, secret: SecretHash) -> Result<Option<TenantId>, StoreError>;
+
+    /// Consumes a join token and adds its node, atomically.
+    async fn enrol(&self, enrolment: Enrolment) -> Result<(), EnrolError>;
+    /// What the link must know of a node; none if it is not enrolled.
+    async fn link_node(&self, id: NodeId) -> Result<Option<LinkNode>, StoreError>;
+    /// What is wanted of a node, beyond `base` or, without one, as a whole.
+    async fn desired(&self, id: NodeId, base: Option<u64>) -> Result<Desired, StoreError>;
+    /// Raises the desired generation of a node above `held`.
+    async fn raise_generation(&self, id: NodeId, held: u64) -> Result<(), StoreError>;
+    /// Applies one heartbeat in one transaction.
+    async fn apply_heartbeat(&self, batch: HeartbeatBatch) -> Result<(), StoreError>;
+    /// Adds an image that a node has just confirmed, ahead of its heartbeat.
+    async fn add_image(&self, node: NodeId, image: ImageInfo) -> Result<(), StoreError>;
+    /// Forgets an image that a node has just removed.
+    async fn remove_image(&self, node: NodeId, reference: ImageRef) -> Result<(), StoreError>;
+
+    /// The last heartbeat of every node, Unix time in milliseconds.
+    async fn heartbeat_times(&self) -> Result<Vec<(NodeId, Option<u64>)>, StoreError>;
+    /// Keeps the last heartbeat of some nodes.
+    async fn save_heartbeat_times(&self, times: Vec<(NodeId, u64)>) -> Result<(), StoreError>;
+    /// How many sandboxes are in each phase.
+    async fn count_phases(&self) -> Result<Vec<(String, u64)>, StoreError>;
+    /// Drops idempotency keys and spent join tokens older than `before_unix_ms`.
+    async fn expire(&self, before_unix_ms: u64) -> Result<u64, StoreError>;
+}

@@ -1,0 +1,218 @@
+//! What every store must do, written against the traits.
+//!
+//! A new implementation adds one line to `suite!`.
+
+mod catalog;
+mod node;
+mod sandbox;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use roost_proto::id::{JoinTokenId, NodeId, SandboxId, TenantId};
+use roost_proto::model::{
+    ImageInfo, NodeCapacity, NodeCondition, NodeStatus, Observed, Phase, Profile, RunState, Template, resolve,
+};
+
+use super::*;
+use crate::place::{PlaceError, Request, Strategy, choose};
+use crate::secret::Secret;
+
+/// Keeps every change in order.
+#[derive(Debug, Default)]
+pub(super) struct Recorder(Mutex<Vec<Change>>);
+
+impl ChangeSink for Recorder {
+    fn committed(&self, changes: Vec<Change>) {
+        crate::changes::lock(&self.0).extend(changes);
+    }
+}
+
+/// A store under test, with one tenant, one node and one template.
+pub(super) struct Bench {
+    store: Arc<dyn Store>,
+    changes: Arc<Recorder>,
+    tenant: TenantId,
+    node: NodeId,
+    /// What the store lives in.
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(super) async fn new(store: Arc<dyn Store>, changes: Arc<Recorder>, dir: tempfile::TempDir) -> Self {
+        let tenant: TenantId = "default".parse().unwrap();
+        let system = store.system();
+        system.ensure_tenant(tenant.clone(), 1).await.unwrap();
+        system.ensure_tenant("other".parse().unwrap(), 1).await.unwrap();
+        let mut bench = Self { store, changes, tenant, node: NodeId::random(), _dir: dir };
+        bench.node = bench.join("n1").await;
+        bench.report(&status(4)).await;
+        let own = bench.own();
+        own.put_profile(profile()).await.unwrap();
+        own.put_template(template()).await.unwrap();
+        bench
+    }
+
+    fn own(&self) -> Box<dyn TenantStore> {
+        self.store.tenant(&self.tenant)
+    }
+
+    fn other(&self) -> Box<dyn TenantStore> {
+        self.store.tenant(&"other".parse().unwrap())
+    }
+
+    async fn token(&self) -> Secret {
+        let secret = Secret::random("rjt");
+        let new = NewJoinToken {
+            id: JoinTokenId::random(),
+            secret: secret.hash(),
+            created_at_unix_ms: 1,
+            expires_at_unix_ms: 1_000,
+        };
+        self.own().create_join_token(new).await.unwrap();
+        secret
+    }
+
+    async fn enrol(&self, secret: &Secret, name: &str, now_unix_ms: u64) -> Result<NodeId, EnrolError> {
+        let node_id = NodeId::random();
+        let enrolment = Enrolment { token: secret.hash(), node_id: node_id.clone(), name: name.into(), now_unix_ms };
+        self.store.system().enrol(enrolment).await.map(|()| node_id)
+    }
+
+    async fn join(&self, name: &str) -> NodeId {
+        let secret = self.token().await;
+        self.enrol(&secret, name, 2).await.unwrap()
+    }
+
+    fn batch(&self) -> HeartbeatBatch {
+        HeartbeatBatch {
+            node_id: self.node.clone(),
+            instance_id: "i1".into(),
+            reset_revisions: false,
+            listed: None,
+            acked_generation: 0,
+            status: None,
+            observed: Vec::new(),
+            now_unix_ms: 5,
+        }
+    }
+
+    async fn report(&self, status: &NodeStatus) {
+        let batch = HeartbeatBatch { status: Some(status.clone()), ..self.batch() };
+        self.store.system().apply_heartbeat(batch).await.unwrap();
+    }
+
+    async fn observe(&self, id: &SandboxId, phase: Phase, revision: u64) {
+        let observed = Observed { phase, revision, ..Observed::pending() };
+        let batch = HeartbeatBatch { observed: vec![(id.clone(), observed)], ..self.batch() };
+        self.store.system().apply_heartbeat(batch).await.unwrap();
+    }
+
+    async fn list_exactly(&self, ids: &[&SandboxId], acked_generation: u64) {
+        let listed: HashSet<_> = ids.iter().map(|&id| id.clone()).collect();
+        let batch = HeartbeatBatch { listed: Some(listed), acked_generation, ..self.batch() };
+        self.store.system().apply_heartbeat(batch).await.unwrap();
+    }
+
+    fn new_sandbox(&self, name: Option<&str>) -> NewSandbox {
+        NewSandbox {
+            id: SandboxId::random(),
+            name: name.map(|name| name.parse().unwrap()),
+            spec: resolve(&template(), &profile(), &Default::default()),
+            idempotency: None,
+            now_unix_ms: 10,
+        }
+    }
+
+    async fn create(&self, name: Option<&str>) -> Result<Sandbox, CreateSandboxError> {
+        self.own().create_sandbox(self.new_sandbox(name), place()).await.map(|created| created.sandbox)
+    }
+
+    async fn find(&self, id: &SandboxId) -> Option<Sandbox> {
+        self.own().sandbox(SandboxKey::Id(id.clone())).await.unwrap()
+    }
+
+    async fn room_used(&self) -> (u64, u64, u64) {
+        let node = self.own().node(self.node.clone()).await.unwrap().unwrap();
+        (node.cpu_requested_millis, node.memory_requested_bytes, node.sandboxes)
+    }
+}
+
+fn profile() -> Profile {
+    serde_json::from_str(r#"{"name":"p","resources":{"cpu_request_millis":500,"memory_request_bytes":1024}}"#).unwrap()
+}
+
+fn template() -> Template {
+    serde_json::from_str(r#"{"name":"t","image":"roost/desktop","profile":"p"}"#).unwrap()
+}
+
+fn image() -> ImageInfo {
+    ImageInfo {
+        reference: "roost/desktop".parse().unwrap(),
+        digest: "sha256:0".into(),
+        size_bytes: 7,
+        imported_at_unix_ms: 1,
+    }
+}
+
+/// A healthy node with room for `sandboxes` of the profile.
+fn status(sandboxes: u32) -> NodeStatus {
+    NodeStatus {
+        capacity: NodeCapacity {
+            cpu_allocatable_millis: sandboxes * 500,
+            memory_allocatable_bytes: u64::from(sandboxes) * 1024,
+            sandboxes_max: sandboxes,
+        },
+        images: vec![image()],
+        ..NodeStatus::default()
+    }
+}
+
+fn place() -> PlaceFn {
+    let request = Request { cpu_millis: 500, memory_bytes: 1024, image: image().reference };
+    let online = |_: &NodeId| roost_proto::model::NodePhase::Online;
+    Box::new(move |rooms| choose(rooms, online, &request, Strategy::Spread))
+}
+
+/// Instantiates the suite for one store.
+macro_rules! suite {
+    ($module:ident, $make:expr) => {
+        mod $module {
+            macro_rules! case {
+                ($part:ident::$name:ident) => {
+                    #[tokio::test]
+                    async fn $name() {
+                        super::$part::$name($make.await).await;
+                    }
+                };
+            }
+            case!(sandbox::a_sandbox_reads_back_as_it_was_created);
+            case!(sandbox::another_tenant_sees_and_changes_nothing);
+            case!(sandbox::a_name_is_unique_while_its_sandbox_lives);
+            case!(sandbox::the_same_key_gets_the_first_answer_and_another_body_a_conflict);
+            case!(sandbox::concurrent_creations_never_oversubscribe_a_node);
+            case!(sandbox::pages_list_each_sandbox_once_in_order);
+            case!(sandbox::filters_narrow_a_list);
+            case!(sandbox::a_wish_raises_the_generations_and_a_repeated_one_does_not);
+            case!(sandbox::a_failed_sandbox_is_started_again);
+            case!(node::deltas_hold_what_changed_since_their_base);
+            case!(node::observations_only_move_forward);
+            case!(node::a_new_daemon_process_begins_its_revisions_anew);
+            case!(node::a_deleted_sandbox_frees_its_room_when_its_node_says_gone);
+            case!(node::a_full_list_ends_what_the_node_was_told_to_delete);
+            case!(node::a_join_token_is_good_once);
+            case!(node::an_expired_or_unknown_token_is_refused);
+            case!(node::a_taken_node_name_is_made_unique);
+            case!(node::a_node_that_holds_sandboxes_stays);
+            case!(node::a_failing_condition_and_a_lost_image_keep_sandboxes_away);
+            case!(node::images_are_grouped_by_reference_and_digest);
+            case!(catalog::a_profile_in_use_stays_and_names_its_users);
+            case!(catalog::a_template_needs_its_profile);
+            case!(catalog::a_new_admin_token_replaces_the_old_one);
+            case!(node::heartbeat_times_and_old_rows);
+            case!(node::a_generation_is_raised_above_the_nodes_own);
+            case!(sandbox::changes_come_in_the_order_of_the_commits);
+        }
+    };
+}
+suite!(sqlite, super::super::sqlite::tests::bench());

@@ -1,0 +1,30 @@
+//! Templates, profiles, tokens.
+
+use super::*;
+
+pub(super) async fn a_profile_in_use_stays_and_names_its_users(bench: Bench) {
+    let delete = async || bench.own().delete_profile("p".parse().unwrap()).await;
+    let Err(DeleteProfileError::InUse(users)) = delete().await else { panic!("removed") };
+    assert_eq!(users, ["t"]);
+    assert!(bench.own().delete_template("t".parse().unwrap()).await.unwrap());
+    delete().await.unwrap();
+    assert!(matches!(delete().await, Err(DeleteProfileError::NotFound)));
+}
+
+pub(super) async fn a_template_needs_its_profile(bench: Bench) {
+    let orphan = Template { profile: "nobody".parse().unwrap(), ..template() };
+    assert!(matches!(bench.own().put_template(orphan).await, Err(PutTemplateError::NoProfile(_))));
+    let changed = Template { description: "new".into(), ..template() };
+    assert!(!bench.own().put_template(changed.clone()).await.unwrap());
+    assert_eq!(bench.own().template("t".parse().unwrap()).await.unwrap(), Some(changed));
+}
+
+pub(super) async fn a_new_admin_token_replaces_the_old_one(bench: Bench) {
+    let (old, new) = (Secret::random("rat"), Secret::random("rat"));
+    assert!(!bench.own().has_admin_token().await.unwrap());
+    bench.own().replace_admin_token(old.hash(), 1).await.unwrap();
+    bench.own().replace_admin_token(new.hash(), 2).await.unwrap();
+    assert!(bench.own().has_admin_token().await.unwrap());
+    assert_eq!(bench.store.system().find_api_token(old.hash()).await.unwrap(), None);
+    assert_eq!(bench.store.system().find_api_token(new.hash()).await.unwrap(), Some(bench.tenant.clone()));
+}

@@ -1,0 +1,238 @@
+//! Sandboxes: what is wanted of them, and how that reaches their nodes.
+
+use roost_proto::id::{NodeId, SandboxId, TenantId};
+use roost_proto::model::{Observed, Phase, RunState, Sandbox};
+use rusqlite::{Connection, Row, Transaction, params};
+
+use super::node;
+use super::row::{all, count, document, execute, first, from_json, int, maybe_count, parsed, to_json, uint, value};
+use crate::place::Room;
+use crate::store::types::run_state_text;
+use crate::store::{
+    Change, CreateSandboxError, Created, Desired, Intent, NewSandbox, PlaceFn, SandboxFilter, SandboxKey,
+    SetRunStateError, StoreError,
+};
+
+const TABLE: &str = "sandboxes";
+const COLUMNS: &str = "id, tenant_id, name, node_id, generation, run_state, restart_count, spec, observed, \
+                       observed_at_unix_ms, created_at_unix_ms";
+
+/// One row as the model shows it; usage is not in the database.
+pub(super) fn read(row: &Row<'_>) -> Result<Sandbox, StoreError> {
+    let run_state = read_run_state(row)?;
+    let mut observed: Observed = document(row, TABLE, "observed")?;
+    if run_state == RunState::Deleted {
+        // Until the node says Gone, whatever it saw before.
+        observed.phase = Phase::Deleting;
+        observed.stage = None;
+    }
+    let name: Option<String> = row.get("name")?;
+    Ok(Sandbox {
+        id: parsed(row, TABLE, "id")?,
+        name: name.map(|_| parsed(row, TABLE, "name")).transpose()?,
+        tenant: parsed(row, TABLE, "tenant_id")?,
+        node_id: parsed(row, TABLE, "node_id")?,
+        generation: count(row, "generation")?,
+        run_state,
+        restart_count: count(row, "restart_count")?,
+        spec: document(row, TABLE, "spec")?,
+        observed,
+        created_at_unix_ms: count(row, "created_at_unix_ms")?,
+        observed_at_unix_ms: maybe_count(row, "observed_at_unix_ms")?,
+    })
+}
+
+/// Reads the column `run_state`.
+pub(super) fn read_run_state(row: &Row<'_>) -> Result<RunState, StoreError> {
+    let text: String = row.get("run_state")?;
+    serde_json::from_value(text.into()).map_err(|source| StoreError::Corrupt { table: TABLE, source: Box::new(source) })
+}
+
+pub(super) fn find(conn: &Connection, tenant: &TenantId, key: &SandboxKey) -> Result<Option<Sandbox>, StoreError> {
+    let (column, text) = match key {
+        SandboxKey::Id(id) => ("id", id.as_str()),
+        SandboxKey::Name(name) => ("name", name.as_str()),
+    };
+    let sql = format!("SELECT {COLUMNS} FROM sandboxes WHERE tenant_id = $1 AND {column} = $2");
+    first(conn, &sql, params![tenant.as_str(), text], read)
+}
+
+/// One sandbox by id in whatever tenant: for the node link.
+pub(super) fn find_any(conn: &Connection, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
+    first(conn, &format!("SELECT {COLUMNS} FROM sandboxes WHERE id = $1"), params![id.as_str()], read)
+}
+
+pub(super) fn list(
+    conn: &Connection,
+    tenant: &TenantId,
+    filter: &SandboxFilter,
+    limit: u32,
+) -> Result<Vec<Sandbox>, StoreError> {
+    // Absent filters are empty texts and match everything.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sandboxes WHERE tenant_id = $1 AND ($2 = '' OR phase = $2) \
+         AND ($3 = '' OR template = $3) AND ($4 = '' OR node_id = $4) AND (created_at_unix_ms, id) > ($5, $6) \
+         ORDER BY created_at_unix_ms, id LIMIT $7"
+    );
+    let (after_ms, after_id) = filter.after.as_ref().map_or((-1, ""), |(ms, id)| (int(*ms), id.as_str()));
+    let phase = filter.phase.map(|p| p.to_string()).unwrap_or_default();
+    let template = filter.template.as_ref().map_or("", |t| t.as_str());
+    let node = filter.node.as_ref().map_or("", NodeId::as_str);
+    all(conn, &sql, params![tenant.as_str(), phase, template, node, after_ms, after_id, limit], read)
+}
+
+pub(super) fn count_phases(conn: &Connection) -> Result<Vec<(String, u64)>, StoreError> {
+    let sql = "SELECT phase, COUNT(*) FROM sandboxes GROUP BY phase";
+    all(conn, sql, [], |row| Ok((row.get(0)?, uint(row.get(1)?))))
+}
+
+pub(super) fn create(
+    tx: &Transaction<'_>,
+    tenant: &TenantId,
+    new: NewSandbox,
+    place: PlaceFn,
+    changes: &mut Vec<Change>,
+) -> Result<Created, CreateSandboxError> {
+    if let Some((key, body)) = &new.idempotency
+        && let Some(sandbox) = replay(tx, tenant, key, body)?
+    {
+        return Ok(Created { sandbox, replayed: true });
+    }
+    if let Some(name) = &new.name
+        && find(tx, tenant, &SandboxKey::Name(name.clone()))?.is_some()
+    {
+        return Err(CreateSandboxError::NameTaken(name.clone()));
+    }
+    let rooms: Vec<Room> = node::rooms(tx, tenant, &new.spec.image)?;
+    let node_id = place(&rooms).map_err(CreateSandboxError::Place)?;
+    let node_generation = node::reserve(tx, &node_id, &new.spec.resources)?;
+    let sandbox = Sandbox {
+        id: new.id,
+        name: new.name,
+        tenant: tenant.clone(),
+        node_id,
+        generation: 1,
+        run_state: RunState::Running,
+        restart_count: 0,
+        spec: new.spec,
+        observed: Observed::pending(),
+        created_at_unix_ms: new.now_unix_ms,
+        observed_at_unix_ms: None,
+    };
+    insert(tx, &sandbox, node_generation)?;
+    if let Some((key, body)) = &new.idempotency {
+        let sql = "INSERT INTO idempotency_keys VALUES ($1, $2, $3, $4, $5)";
+        let answer = to_json(TABLE, &sandbox)?;
+        execute(tx, sql, params![tenant.as_str(), key, body, answer, int(new.now_unix_ms)])?;
+    }
+    changes.push(Change::Desired { node_id: sandbox.node_id.clone(), generation: node_generation });
+    changes.push(Change::Sandbox(Box::new(sandbox.clone())));
+    Ok(Created { sandbox, replayed: false })
+}
+
+/// The answer that this key got before.
+fn replay(conn: &Connection, tenant: &TenantId, key: &str, body: &str) -> Result<Option<Sandbox>, CreateSandboxError> {
+    let sql = "SELECT body_sha256, answer FROM idempotency_keys WHERE tenant_id = $1 AND idempotency_key = $2";
+    let found = first(conn, sql, params![tenant.as_str(), key], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+    })?;
+    match found {
+        None => Ok(None),
+        Some((earlier, _)) if earlier != body => Err(CreateSandboxError::KeyReused),
+        Some((_, answer)) => Ok(Some(from_json("idempotency_keys", &answer)?)),
+    }
+}
+
+fn insert(tx: &Transaction<'_>, s: &Sandbox, node_generation: u64) -> Result<(), StoreError> {
+    let sql = "INSERT INTO sandboxes (id, tenant_id, name, node_id, generation, node_generation, run_state, \
+               restart_count, template, spec, cpu_request_millis, memory_request_bytes, phase, observed, \
+               observed_revision, created_at_unix_ms) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+    let values = params![
+        s.id.as_str(),
+        s.tenant.as_str(),
+        s.name.as_ref().map(|n| n.as_str()),
+        s.node_id.as_str(),
+        int(s.generation),
+        int(node_generation),
+        run_state_text(s.run_state),
+        int(s.restart_count),
+        s.spec.template.as_str(),
+        to_json(TABLE, &s.spec)?,
+        s.spec.resources.cpu_request_millis,
+        int(s.spec.resources.memory_request_bytes),
+        s.observed.phase.to_string(),
+        to_json(TABLE, &s.observed)?,
+        int(s.observed.revision),
+        int(s.created_at_unix_ms),
+    ];
+    execute(tx, sql, values).map(drop)
+}
+
+/// What the intent makes of run state and restarts; none = nothing to change.
+fn wanted(sandbox: &Sandbox, intent: Intent) -> Option<(RunState, u64)> {
+    let (now, restarts) = (sandbox.run_state, sandbox.restart_count);
+    match intent {
+        Intent::Start if now != RunState::Running => Some((RunState::Running, restarts)),
+        Intent::Start if sandbox.observed.phase == Phase::Failed => Some((RunState::Running, restarts + 1)),
+        Intent::Stop if now != RunState::Stopped => Some((RunState::Stopped, restarts)),
+        Intent::Restart => Some((RunState::Running, restarts + 1)),
+        Intent::Delete => Some((RunState::Deleted, restarts)),
+        Intent::Start | Intent::Stop => None,
+    }
+}
+
+pub(super) fn set_run_state(
+    tx: &Transaction<'_>,
+    tenant: &TenantId,
+    key: &SandboxKey,
+    intent: Intent,
+    changes: &mut Vec<Change>,
+) -> Result<Sandbox, SetRunStateError> {
+    let mut sandbox = find(tx, tenant, key)?.ok_or(SetRunStateError::NotFound)?;
+    if sandbox.run_state == RunState::Deleted {
+        return if intent == Intent::Delete { Ok(sandbox) } else { Err(SetRunStateError::Deleting) };
+    }
+    let Some((run_state, restart_count)) = wanted(&sandbox, intent) else { return Ok(sandbox) };
+    let node_generation = node::bump(tx, &sandbox.node_id)?;
+    sandbox.run_state = run_state;
+    sandbox.restart_count = restart_count;
+    sandbox.generation += 1;
+    if run_state == RunState::Deleted {
+        sandbox.observed.phase = Phase::Deleting;
+        sandbox.observed.stage = None;
+    }
+    let sql = "UPDATE sandboxes SET run_state = $1, restart_count = $2, generation = $3, node_generation = $4, \
+               phase = $5 WHERE tenant_id = $6 AND id = $7";
+    let values = params![
+        run_state_text(run_state),
+        int(restart_count),
+        int(sandbox.generation),
+        int(node_generation),
+        sandbox.observed.phase.to_string(),
+        tenant.as_str(),
+        sandbox.id.as_str(),
+    ];
+    execute(tx, sql, values)?;
+    changes.push(Change::Desired { node_id: sandbox.node_id.clone(), generation: node_generation });
+    changes.push(Change::Sandbox(Box::new(sandbox.clone())));
+    Ok(sandbox)
+}
+
+/// Forgets a sandbox that its node no longer holds, and frees its room.
+pub(super) fn remove(tx: &Transaction<'_>, sandbox: &Sandbox, changes: &mut Vec<Change>) -> Result<(), StoreError> {
+    execute(tx, "DELETE FROM sandboxes WHERE id = $1", params![sandbox.id.as_str()])?;
+    node::release(tx, &sandbox.node_id, &sandbox.spec.resources)?;
+    changes.push(Change::Gone { tenant: sandbox.tenant.clone(), id: sandbox.id.clone() });
+    Ok(())
+}
+
+pub(super) fn desired(conn: &Connection, node: &NodeId, base: Option<u64>) -> Result<Desired, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sandboxes WHERE node_id = $1 AND node_generation > $2 ORDER BY node_generation, id"
+    );
+    let sandboxes = all(conn, &sql, params![node.as_str(), base.map_or(-1, int)], read)?;
+    let generation: Option<i64> =
+        value(conn, "SELECT desired_generation FROM nodes WHERE id = $1", params![node.as_str()])?;
+    Ok(Desired { generation: generation.map_or(0, uint), sandboxes })
+}

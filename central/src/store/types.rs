@@ -1,0 +1,224 @@
+//! What goes into the store and comes out of it, beyond the shared model.
+
+use std::collections::HashSet;
+
+use roost_proto::id::{JoinTokenId, NodeId, SandboxId, SandboxName, TemplateName, TenantId};
+use roost_proto::model::{ImageInfo, NodeStatus, Observed, Phase, RunState, Sandbox, SandboxSpec};
+
+use crate::place::{PlaceError, Room};
+use crate::secret::SecretHash;
+
+/// Chooses a node; runs inside the transaction that inserts.
+pub type PlaceFn = Box<dyn FnOnce(&[Room]) -> Result<NodeId, PlaceError> + Send>;
+
+/// How a sandbox is named in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SandboxKey {
+    /// By its id.
+    Id(SandboxId),
+    /// By its name, unique in the tenant.
+    Name(SandboxName),
+}
+
+impl std::fmt::Display for SandboxKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// A sandbox that is to be placed and inserted.
+#[derive(Debug, Clone)]
+pub struct NewSandbox {
+    /// Its id.
+    pub id: SandboxId,
+    /// Its name, if it is to have one.
+    pub name: Option<SandboxName>,
+    /// What it is to be.
+    pub spec: SandboxSpec,
+    /// Key and SHA-256 of the body, when the caller gave a key.
+    pub idempotency: Option<(String, String)>,
+    /// Unix time of its creation, in milliseconds.
+    pub now_unix_ms: u64,
+}
+
+/// The answer to a creation.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// The sandbox as it was first answered.
+    pub sandbox: Sandbox,
+    /// True if this is the answer of an earlier request with the same key.
+    pub replayed: bool,
+}
+
+/// A wish for a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// Run; a Failed one is started again.
+    Start,
+    /// Stop, and keep what it holds.
+    Stop,
+    /// Stop and run again.
+    Restart,
+    /// Remove it with everything it holds.
+    Delete,
+}
+
+/// Which sandboxes a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct SandboxFilter {
+    /// Only those in this phase.
+    pub phase: Option<Phase>,
+    /// Only those of this template.
+    pub template: Option<TemplateName>,
+    /// Only those on this node.
+    pub node: Option<NodeId>,
+    /// Only those after this creation time and id.
+    pub after: Option<(u64, SandboxId)>,
+}
+
+/// A node as the store knows it; how well it is heard is in memory.
+#[derive(Debug, Clone)]
+pub struct NodeRecord {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// What it said of itself, with the images it holds; the load is not kept.
+    pub status: NodeStatus,
+    /// CPU requested by what is placed there, in thousandths of a core.
+    pub cpu_requested_millis: u64,
+    /// Memory requested by what is placed there, in bytes.
+    pub memory_requested_bytes: u64,
+    /// Sandboxes placed there.
+    pub sandboxes: u64,
+    /// Unix time of its enrolment, in milliseconds.
+    pub enrolled_at_unix_ms: u64,
+}
+
+/// One image and where it is.
+#[derive(Debug, Clone)]
+pub struct ImageOnNodes {
+    /// The image; the same reference with another digest is another entry.
+    pub image: ImageInfo,
+    /// Nodes that hold it.
+    pub nodes: Vec<NodeId>,
+}
+
+/// A join token to be kept.
+#[derive(Debug, Clone)]
+pub struct NewJoinToken {
+    /// Its id.
+    pub id: JoinTokenId,
+    /// What is kept of its secret.
+    pub secret: SecretHash,
+    /// Unix time of its creation, in milliseconds.
+    pub created_at_unix_ms: u64,
+    /// Unix time of its end, in milliseconds.
+    pub expires_at_unix_ms: u64,
+}
+
+/// A join token that can still be used.
+#[derive(Debug, Clone)]
+pub struct JoinToken {
+    /// Its id.
+    pub id: JoinTokenId,
+    /// Unix time of its creation, in milliseconds.
+    pub created_at_unix_ms: u64,
+    /// Unix time of its end, in milliseconds.
+    pub expires_at_unix_ms: u64,
+}
+
+/// A node that presents a join token.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// What it presented, hashed.
+    pub token: SecretHash,
+    /// The id it is to get.
+    pub node_id: NodeId,
+    /// The name it asks for; a taken one gets the end of the id appended.
+    pub name: String,
+    /// Unix time now, in milliseconds.
+    pub now_unix_ms: u64,
+}
+
+/// What the link must know of a node.
+#[derive(Debug, Clone)]
+pub struct LinkNode {
+    /// Its name.
+    pub name: String,
+    /// Daemon process whose observations are stored; empty before any.
+    pub instance_id: String,
+    /// Generation of its desired state.
+    pub desired_generation: u64,
+}
+
+/// Desired state of a node.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    /// Its generation.
+    pub generation: u64,
+    /// Everything wanted, or what changed beyond the base.
+    pub sandboxes: Vec<Sandbox>,
+}
+
+/// One heartbeat, as far as it is news.
+#[derive(Debug, Clone)]
+pub struct HeartbeatBatch {
+    /// From which node.
+    pub node_id: NodeId,
+    /// Its daemon process.
+    pub instance_id: String,
+    /// True if the daemon process is new: its revisions begin again.
+    pub reset_revisions: bool,
+    /// For a full heartbeat: everything that exists on the node.
+    pub listed: Option<HashSet<SandboxId>>,
+    /// Generation of desired state that the node has made durable: only what
+    /// it was told to delete up to there can be missing for good.
+    pub acked_generation: u64,
+    /// Status, when it changed.
+    pub status: Option<NodeStatus>,
+    /// Observations that changed.
+    pub observed: Vec<(SandboxId, Observed)>,
+    /// Unix time now, in milliseconds.
+    pub now_unix_ms: u64,
+}
+
+/// A committed change.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A sandbox is new or different.
+    Sandbox(Box<Sandbox>),
+    /// A sandbox is gone.
+    Gone {
+        /// Who owned it.
+        tenant: TenantId,
+        /// Which one.
+        id: SandboxId,
+    },
+    /// The desired state of a node has this generation now.
+    Desired {
+        /// Which node.
+        node_id: NodeId,
+        /// The generation.
+        generation: u64,
+    },
+}
+
+/// Receives every change right after its commit, in the order of the commits.
+/// Must not block: the database waits for it.
+pub trait ChangeSink: std::fmt::Debug + Send + Sync {
+    /// Takes the changes of one commit.
+    fn committed(&self, changes: Vec<Change>);
+}
+
+/// Text of a run state in the database.
+pub(super) fn run_state_text(run_state: RunState) -> &'static str {
+    match run_state {
+        RunState::Running => "running",
+        RunState::Stopped => "stopped",
+        RunState::Deleted => "deleted",
+    }
+}

@@ -1,0 +1,15 @@
+//! Central end to end: real HTTP, real TLS, real SQLite, and a node that
+//! speaks NodeLink as roostd does.
+
+// A test that panics has failed, which is what these are for.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod command;
+mod harness;
+mod lifecycle;
+mod node;
+mod node_api;
+mod rest;
+mod session;
+mod start;
+mod tunnel;

@@ -1,0 +1,141 @@
+//! The API of a node without containers: every answer can be told from others.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use futures::{Stream, StreamExt};
+use roost_proto::node::exec_input::Input;
+use roost_proto::node::exec_output::Output;
+use roost_proto::node::import_image_input::Input as ImportInput;
+use roost_proto::node::import_image_progress::Progress;
+use roost_proto::node::node_api_server::NodeApi;
+use roost_proto::node::*;
+use roost_proto::types::{Image, NodeStatus};
+use tonic::{Request, Response, Status, Streaming};
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The fake node.
+#[derive(Clone, Default)]
+pub(crate) struct FakeNode {
+    /// References that were to be removed.
+    pub(crate) removed: Arc<Mutex<Vec<String>>>,
+}
+
+fn unused<T>() -> Answer<T> {
+    Err(Status::unimplemented("central does not call this"))
+}
+
+#[tonic::async_trait]
+impl NodeApi for FakeNode {
+    type WatchSandboxesStream = Answers<Sandbox>;
+    type ExecStream = Answers<ExecOutput>;
+    type LogsStream = Answers<LogChunk>;
+    type ImportImageStream = Answers<ImportImageProgress>;
+
+    async fn create_sandbox(&self, _: Request<CreateSandboxRequest>) -> Answer<Sandbox> {
+        unused()
+    }
+    async fn get_sandbox(&self, _: Request<GetSandboxRequest>) -> Answer<Sandbox> {
+        unused()
+    }
+    async fn list_sandboxes(&self, _: Request<ListSandboxesRequest>) -> Answer<ListSandboxesResponse> {
+        unused()
+    }
+    async fn watch_sandboxes(&self, _: Request<WatchSandboxesRequest>) -> Answer<Self::WatchSandboxesStream> {
+        unused()
+    }
+    async fn start_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        unused()
+    }
+    async fn stop_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        unused()
+    }
+    async fn restart_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        unused()
+    }
+    async fn delete_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        unused()
+    }
+    async fn list_images(&self, _: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
+        unused()
+    }
+    async fn get_node(&self, _: Request<GetNodeRequest>) -> Answer<NodeStatus> {
+        unused()
+    }
+
+    /// Says what it was told, repeats its input and ends with the input's length.
+    async fn exec(&self, request: Request<Streaming<ExecInput>>) -> Answer<Self::ExecStream> {
+        let mut input = request.into_inner();
+        let Some(ExecInput { input: Some(Input::Start(start)) }) = input.message().await? else {
+            return Err(Status::invalid_argument("no start"));
+        };
+        if start.command == ["refuse"] {
+            return Err(Status::failed_precondition("the sandbox is Stopped: start it first"));
+        }
+        let say = |output| Ok(ExecOutput { output: Some(output) });
+        let output = async_stream::stream! {
+            yield say(Output::Stderr(format!("{:?} tty={}", start.command, start.tty).into_bytes()));
+            let mut length = 0;
+            while let Ok(Some(message)) = input.message().await {
+                match message.input {
+                    Some(Input::Stdin(data)) => {
+                        length += data.len();
+                        yield say(Output::Stdout(data));
+                    }
+                    Some(Input::Resize(size)) => {
+                        yield say(Output::Stderr(format!("{}x{}", size.columns, size.rows).into_bytes()));
+                    }
+                    Some(Input::StdinEof(_)) => break,
+                    _ => {}
+                }
+            }
+            yield say(Output::ExitCode(i32::try_from(length).unwrap()));
+        };
+        Ok(Response::new(Box::pin(output)))
+    }
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Answer<Self::LogsStream> {
+        let request = request.into_inner();
+        let said = format!("source {} follow {} tail {:?}\n", request.source, request.follow, request.tail_lines);
+        let chunks = futures::stream::iter([Ok(LogChunk { data: said.into_bytes() })]);
+        let forever = futures::stream::pending();
+        Ok(Response::new(if request.follow { Box::pin(chunks.chain(forever)) } else { Box::pin(chunks) }))
+    }
+
+    async fn screenshot(&self, request: Request<ScreenshotRequest>) -> Answer<ScreenshotResponse> {
+        // Larger than any window and any default limit of a message.
+        let mut png = request.into_inner().sandbox_id.into_bytes();
+        png.resize(9 << 20, 7);
+        Ok(Response::new(ScreenshotResponse { png, width_px: 1, height_px: 1 }))
+    }
+
+    async fn import_image(&self, request: Request<Streaming<ImportImageInput>>) -> Answer<Self::ImportImageStream> {
+        let mut input = request.into_inner();
+        let progress = async_stream::try_stream! {
+            let (mut reference, mut received) = (String::new(), 0u64);
+            while let Some(message) = input.message().await? {
+                match message.input {
+                    Some(ImportInput::Start(start)) => reference = start.reference,
+                    Some(ImportInput::Data(data)) => received += data.len() as u64,
+                    None => {}
+                }
+            }
+            let step = ImportStep { name: "receive".into(), done_bytes: received, total_bytes: received };
+            yield ImportImageProgress { progress: Some(Progress::Step(step)) };
+            if received < 1024 {
+                Err(Status::invalid_argument("the archive is not a tar"))?;
+            }
+            let image =
+                Image { reference, digest: "sha256:1".into(), size_bytes: received, imported_at_unix_ms: 1 };
+            yield ImportImageProgress { progress: Some(Progress::Done(image)) };
+        };
+        Ok(Response::new(Box::pin(progress)))
+    }
+
+    async fn remove_image(&self, request: Request<RemoveImageRequest>) -> Answer<RemoveImageResponse> {
+        self.removed.lock().unwrap().push(request.into_inner().reference);
+        Ok(Response::new(RemoveImageResponse {}))
+    }
+}
