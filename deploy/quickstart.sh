@@ -197,13 +197,13 @@ start_node() {
 }
 
 is_node_online() {
-    roost node ls -o json 2>/dev/null | jq -e '.items // . | map(select(.phase == "Online")) | length > 0' >/dev/null
+    roost node ls -o json 2>/dev/null | jq -e 'map(select(.phase == "Online")) | length > 0' >/dev/null
 }
 
 import_images() {
     local image
     for image in display desktop; do
-        if ! roost image ls -o json | jq -e --arg r "roost/$image:latest" '.items // . | any(.reference == $r)' >/dev/null; then
+        if ! roost image ls -o json | jq -e --arg r "roost/$image:latest" 'any(.reference == $r)' >/dev/null; then
             say "== importing $image"
             roost image import "$images/$image.tar"
         fi

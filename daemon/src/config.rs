@@ -139,7 +139,7 @@ pub struct AdminConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CentralConfig {
-    /// Address of its NodeLink, e.g. `https://central.example:7443`.
+    /// Address of its NodeLink, e.g. `https://central.example:7701`.
     pub address: String,
     /// File with the join token; read only while the node has no certificate.
     #[serde(default)]
@@ -214,7 +214,7 @@ impl Default for ApiConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7072)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7703)) }
     }
 }
 

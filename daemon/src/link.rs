@@ -53,7 +53,7 @@ pub use state::{LinkPhase, LinkState};
 /// Where central is and who this node is.
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
-    /// Address of central, e.g. `https://central.example:7443`.
+    /// Address of central, e.g. `https://central.example:7701`.
     pub address: String,
     /// Directory of the node's own, for its key and certificate.
     pub state_dir: PathBuf,

@@ -12,7 +12,6 @@ mod starts;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -29,12 +28,6 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Prometheus.
 const PREFIX: &str = "roost";
 
-/// What was tried.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OperationLabels {
-    operation: &'static str,
-}
-
 /// Counts what happens; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -45,7 +38,6 @@ struct Inner {
     registry: Registry,
     starts: Starts,
     failures: Family<ReasonLabels, Counter>,
-    containerd_errors: Family<OperationLabels, Counter>,
     source: Arc<OnceLock<Arc<dyn SampleSource>>>,
 }
 
@@ -66,11 +58,9 @@ impl Metrics {
         let starts = Starts::register(roost);
         let failures = Family::default();
         roost.register("sandbox_failures", "Ready sandboxes that failed, by their reason", failures.clone());
-        let containerd_errors = Family::default();
-        roost.register("containerd_errors", "Failed calls of containerd", containerd_errors.clone());
         let source: Arc<OnceLock<Arc<dyn SampleSource>>> = Arc::default();
         roost.register_collector(Box::new(samples::SampleCollector { source: Arc::clone(&source), tasks }));
-        Self { inner: Arc::new(Inner { registry, starts, failures, containerd_errors, source }) }
+        Self { inner: Arc::new(Inner { registry, starts, failures, source }) }
     }
 
     /// Names what the values of node and sandboxes are read from at each
@@ -95,11 +85,6 @@ impl Metrics {
     /// A sandbox that was Ready failed; `reason` as in [`Self::start_failed`].
     pub fn sandbox_failed(&self, reason: &'static str) {
         self.inner.failures.get_or_create(&ReasonLabels { reason }).inc();
-    }
-
-    /// A call of containerd failed; `operation` is what was tried.
-    pub fn containerd_failed(&self, operation: &'static str) {
-        self.inner.containerd_errors.get_or_create(&OperationLabels { operation }).inc();
     }
 
     /// Everything as OpenMetrics text. Reads the sample source, so it blocks

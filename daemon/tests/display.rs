@@ -1,6 +1,9 @@
 //! The display room against a real Xvfb. The window manager and the hostile
 //! clients are X clients of the tests' own.
 
+// A test fails by a panic, in its helpers as well.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;

@@ -10,6 +10,7 @@ pub mod node;
 pub mod process;
 pub mod root;
 pub mod seed;
+pub mod system;
 pub mod traces;
 pub mod wait;
 

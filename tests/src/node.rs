@@ -22,6 +22,8 @@ pub struct TestNode {
     pub containerd: Containerd,
     /// Where all of it lies; dropped last.
     pub root: Root,
+    /// Further sections of the daemon's configuration.
+    sections: String,
 }
 
 /// The repository.
@@ -67,8 +69,8 @@ impl TestNode {
         let root = Root::create()?;
         crate::seed::plant(&root.join("c")).await?;
         let containerd = Containerd::start(&root.join("c")).await?;
-        let (daemon, client) = launch(&root, &containerd).await?;
-        Ok(Self { client, daemon, containerd, root })
+        let (daemon, client) = launch(&root, &containerd, "").await?;
+        Ok(Self { client, daemon, containerd, root, sections: String::new() })
     }
 
     /// The daemon's root directory.
@@ -83,6 +85,11 @@ impl TestNode {
         cgroup_parent(&self.root)
     }
 
+    /// Adds sections to the daemon's configuration, for its next start.
+    pub fn configure(&mut self, sections: &str) {
+        self.sections.push_str(sections);
+    }
+
     /// Kills the daemon; its sandboxes go on.
     pub fn kill_daemon(&mut self) {
         self.daemon.kill();
@@ -93,7 +100,7 @@ impl TestNode {
     /// # Errors
     /// When it does not come up.
     pub async fn restart(&mut self) -> Result<()> {
-        (self.daemon, self.client) = launch(&self.root, &self.containerd).await?;
+        (self.daemon, self.client) = launch(&self.root, &self.containerd, &self.sections).await?;
         Ok(())
     }
 
@@ -123,13 +130,14 @@ fn cgroup_parent(root: &Root) -> String {
     root.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Starts a daemon below `root` and connects to its socket.
+/// Starts a daemon below `root`, with further `sections` in its
+/// configuration, and connects to its socket.
 ///
 /// # Errors
 /// When it does not answer in time, or ends.
-pub async fn launch(root: &Root, containerd: &Containerd) -> Result<(Process, NodeClient)> {
+pub async fn launch(root: &Root, containerd: &Containerd, sections: &str) -> Result<(Process, NodeClient)> {
     let config = root.join("roostd.toml");
-    std::fs::write(&config, config_text(root, containerd))?;
+    std::fs::write(&config, config_text(root, containerd) + sections)?;
     let config = config.display().to_string();
     let mut daemon = Process::start(&binary("roostd")?, &["--config", &config], &root.join("roostd.log"))?;
     let socket = root.join("roostd.sock");

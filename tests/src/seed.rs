@@ -61,7 +61,7 @@ pub async fn plant(dir: &Path) -> Result<()> {
 async fn grow(seed: &Path) -> Result<()> {
     let containerd = Containerd::start(&seed.join("c")).await?;
     let root = crate::Root::at(&seed.join("node"))?;
-    let (mut daemon, client) = crate::node::launch(&root, &containerd).await?;
+    let (mut daemon, client) = crate::node::launch(&root, &containerd, "").await?;
     for archive in ARCHIVES {
         client.import(&image_dir().join(archive)).await?;
     }

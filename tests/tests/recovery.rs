@@ -153,7 +153,7 @@ async fn a_killed_display_or_shim_fails_the_sandbox_and_a_start_brings_it_back()
 #[tokio::test]
 async fn a_second_daemon_on_the_same_root_is_refused() -> Result<()> {
     let node = TestNode::start().await?;
-    let second = roost_tests::node::launch(&node.root, &node.containerd).await.map(|_| ()).unwrap_err();
+    let second = roost_tests::node::launch(&node.root, &node.containerd, "").await.map(|_| ()).unwrap_err();
     assert!(second.to_string().contains("another roostd runs on"), "{second}");
     Ok(())
 }

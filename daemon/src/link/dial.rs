@@ -24,7 +24,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// It cannot be parsed.
-    #[error("\"{address}\" is no address: write e.g. \"https://central.example:7443\"")]
+    #[error("\"{address}\" is no address: write e.g. \"https://central.example:7701\"")]
     Parse {
         /// What was given.
         address: String,
@@ -33,7 +33,7 @@ pub enum AddressError {
         source: tonic::transport::Error,
     },
     /// It is not encrypted, or names no host.
-    #[error("\"{address}\" must begin with \"https://\" and name a host, e.g. \"https://central.example:7443\"")]
+    #[error("\"{address}\" must begin with \"https://\" and name a host, e.g. \"https://central.example:7701\"")]
     Scheme {
         /// What was given.
         address: String,

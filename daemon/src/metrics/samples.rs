@@ -96,7 +96,7 @@ impl Writer<'_> {
         let counts = tasks.count_by_kind();
         let rows = counts.iter().map(|(kind, count)| ([("kind", *kind)], *count));
         self.gauges("tasks", "Asynchronous tasks of the daemon by kind", None, rows)?;
-        self.counter("task_panics", "Asynchronous tasks that panicked", None, tasks.panics())
+        self.counter("task_panics", "Asynchronous tasks that panicked", None, &tasks.panics())
     }
 
     fn node(&mut self, node: &NodeSample, sandboxes: &[SandboxSample]) -> fmt::Result {
@@ -107,31 +107,31 @@ impl Writer<'_> {
         let rows = by_phase.iter().map(|(phase, count)| ([("phase", phase.as_str())], *count));
         self.gauges("sandboxes", "Sandboxes of the node by phase", None, rows)?;
 
-        let cores = || Some(Unit::Other("cores".into()));
-        let bytes = || Some(Unit::Bytes);
+        let (cores, bytes) = (Unit::Other("cores".into()), Some(&Unit::Bytes));
+        let cores = Some(&cores);
         let requested = node.cpu_requested_millis as f64 / 1000.0;
-        self.gauge("node_cpu_requested", "CPU requested by sandboxes", cores(), requested)?;
+        self.gauge("node_cpu_requested", "CPU requested by sandboxes", cores, &requested)?;
         let allocatable = f64::from(node.capacity.cpu_allocatable_millis) / 1000.0;
-        self.gauge("node_cpu_allocatable", "CPU that sandboxes may request", cores(), allocatable)?;
+        self.gauge("node_cpu_allocatable", "CPU that sandboxes may request", cores, &allocatable)?;
         let requested = node.memory_requested_bytes;
-        self.gauge("node_memory_requested", "Memory requested by sandboxes", bytes(), requested)?;
+        self.gauge("node_memory_requested", "Memory requested by sandboxes", bytes, &requested)?;
         let allocatable = node.capacity.memory_allocatable_bytes;
-        self.gauge("node_memory_allocatable", "Memory that sandboxes may request", bytes(), allocatable)?;
+        self.gauge("node_memory_allocatable", "Memory that sandboxes may request", bytes, &allocatable)?;
         let most = u64::from(node.capacity.sandboxes_max);
-        self.gauge("node_sandboxes_allocatable", "Most sandboxes at once", None, most)?;
-        self.gauge("node_id_ranges", "User id ranges given to sandboxes", None, node.id_ranges_in_use)
+        self.gauge("node_sandboxes_allocatable", "Most sandboxes at once", None, &most)?;
+        self.gauge("node_id_ranges", "User id ranges given to sandboxes", None, &node.id_ranges_in_use)
     }
 
     fn ledger_and_link(&mut self, node: &NodeSample) -> fmt::Result {
-        self.gauge("ledger_size", "Size of the ledger on disk", Some(Unit::Bytes), node.ledger_bytes)?;
-        self.counter("ledger_commits", "Durable changes of the ledger", None, node.ledger_commits)?;
+        self.gauge("ledger_size", "Size of the ledger on disk", Some(&Unit::Bytes), &node.ledger_bytes)?;
+        self.counter("ledger_commits", "Durable changes of the ledger", None, &node.ledger_commits)?;
         let help = "Time spent until changes of the ledger were durable";
-        self.counter("ledger_commit", help, Some(Unit::Seconds), node.ledger_commit_us as f64 / 1e6)?;
+        self.counter("ledger_commit", help, Some(&Unit::Seconds), &(node.ledger_commit_us as f64 / 1e6))?;
         let connected = u64::from(node.is_link_connected);
-        self.gauge("link_connected", "Whether the connection to central stands", None, connected)?;
+        self.gauge("link_connected", "Whether the connection to central stands", None, &connected)?;
         let Some(rtt_us) = node.heartbeat_rtt_us else { return Ok(()) };
         let help = "Time between the last heartbeat and its acknowledgement";
-        self.gauge("heartbeat_lag", help, Some(Unit::Seconds), rtt_us as f64 / 1e6)
+        self.gauge("heartbeat_lag", help, Some(&Unit::Seconds), &(rtt_us as f64 / 1e6))
     }
 
     fn sandboxes(&mut self, sandboxes: &[SandboxSample]) -> fmt::Result {
@@ -143,31 +143,31 @@ impl Writer<'_> {
         let used: Vec<_> = sandboxes.iter().filter_map(|s| Some((labels(s), s.usage?))).collect();
         let rows = |value: fn(&Usage) -> u64| used.iter().map(move |(labels, usage)| (*labels, value(usage)));
         let help = "Memory charged to the sandbox, display and tmpfs included";
-        self.gauges("sandbox_memory", help, Some(Unit::Bytes), rows(|usage| usage.memory_bytes))?;
+        self.gauges("sandbox_memory", help, Some(&Unit::Bytes), rows(|usage| usage.memory_bytes))?;
         let help = "Bytes held in /dev/shm of the sandbox";
-        self.gauges("sandbox_shm", help, Some(Unit::Bytes), rows(|usage| usage.shm_bytes))?;
+        self.gauges("sandbox_shm", help, Some(&Unit::Bytes), rows(|usage| usage.shm_bytes))?;
         self.gauges("sandbox_pids", "Processes and threads", None, rows(|usage| u64::from(usage.pids)))?;
         let seconds = used.iter().map(|(labels, usage)| (*labels, usage.cpu_us as f64 / 1e6));
-        self.counters("sandbox_cpu", "CPU time used by the sandbox", Some(Unit::Seconds), seconds)
+        self.counters("sandbox_cpu", "CPU time used by the sandbox", Some(&Unit::Seconds), seconds)
     }
 
-    fn gauge(&mut self, name: &str, help: &str, unit: Option<Unit>, value: impl EncodeGaugeValue) -> fmt::Result {
-        self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?.encode_gauge(&value)
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: &impl EncodeGaugeValue) -> fmt::Result {
+        self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(value)
     }
 
-    fn counter(&mut self, name: &str, help: &str, unit: Option<Unit>, value: impl EncodeCounterValue) -> fmt::Result {
-        let mut counter = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
-        counter.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    fn counter(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: &impl EncodeCounterValue) -> fmt::Result {
+        let mut counter = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        counter.encode_counter::<NoLabelSet, _, f64>(value, None)
     }
 
     fn gauges<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
-        unit: Option<Unit>,
+        unit: Option<&Unit>,
         rows: impl IntoIterator<Item = (L, impl EncodeGaugeValue)>,
     ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         for (labels, value) in rows {
             family.encode_family(&labels)?.encode_gauge(&value)?;
         }
@@ -178,10 +178,10 @@ impl Writer<'_> {
         &mut self,
         name: &str,
         help: &str,
-        unit: Option<Unit>,
+        unit: Option<&Unit>,
         rows: impl IntoIterator<Item = (L, impl EncodeCounterValue)>,
     ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
         for (labels, value) in rows {
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
         }

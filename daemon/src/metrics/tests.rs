@@ -92,7 +92,6 @@ fn a_start_is_counted_by_stage_result_and_reason() {
     ]);
     metrics.start_failed("image-missing");
     metrics.sandbox_failed("display-exited");
-    metrics.containerd_failed("create container");
     let text = metrics.encode().unwrap();
     assert_line(&text, "roost_sandbox_start_stage_duration_seconds_sum{stage=\"display_server\"} 0.03");
     assert_line(&text, "roost_sandbox_start_duration_seconds_bucket{le=\"0.15\"} 0");
@@ -101,7 +100,6 @@ fn a_start_is_counted_by_stage_result_and_reason() {
     assert_line(&text, "roost_sandbox_starts_total{result=\"failed\"} 1");
     assert_line(&text, "roost_sandbox_start_failures_total{reason=\"image-missing\"} 1");
     assert_line(&text, "roost_sandbox_failures_total{reason=\"display-exited\"} 1");
-    assert_line(&text, "roost_containerd_errors_total{operation=\"create container\"} 1");
 }
 
 #[tokio::test]

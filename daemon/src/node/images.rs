@@ -6,9 +6,9 @@ use roost_proto::model::{ImageInfo, ImageRef, Phase};
 use tokio::sync::watch;
 
 use crate::api::image::{Archive, ImageStore};
-use crate::containerd::image::{ImageError, Progress, SpoolConfig};
-use crate::sandbox::failure::chain;
-use crate::sandbox::{Manager, Node};
+use crate::containerd::image::{ImageError, Progress, Source, SpoolConfig, TarArchive};
+use crate::sandbox::failure::chain as chain_of;
+use crate::sandbox::{self, Manager, Node};
 
 /// Images of the node.
 #[derive(Debug, Clone)]
@@ -33,10 +33,18 @@ impl NodeImages {
         lives.filter(|view| view.desired.spec.image == *reference || self.node.display_image == *reference).count()
     }
 
-    /// A view of replaced layers would keep them for ever.
-    async fn forget(&self, reference: &ImageRef) {
-        if let Err(error) = self.node.images.forget(reference).await {
-            tracing::warn!(image = %reference, error = %chain(&error), "layers of an image stay in containerd");
+    /// Lets go of layers that were the image's, if no sandbox can have them
+    /// mounted. Otherwise they stay until the image is removed or replaced
+    /// again without users.
+    async fn release(&self, reference: &ImageRef, chain: Result<Option<String>, sandbox::image::ImageError>) {
+        self.node.images.forget(reference);
+        let result = match chain {
+            Ok(Some(chain)) if self.users(reference) == 0 => self.node.images.release(&chain).await,
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            tracing::warn!(image = %reference, error = %chain_of(&error), "layers of an image stay in containerd");
         }
     }
 }
@@ -51,8 +59,13 @@ impl ImageStore for NodeImages {
         progress: &Progress,
     ) -> Result<ImageInfo, ImageError> {
         let store = self.node.images.store();
-        let info = store.import_archive(archive, size_bytes, reference, &self.spool, progress).await?;
-        self.node.images.refresh(&info.reference);
+        let archive = TarArchive::receive(archive, size_bytes, reference, &self.spool, progress).await?;
+        let reference = archive.found().reference.clone();
+        let replaced = self.node.images.chain(&reference).await;
+        let info = store.import(&archive, progress).await?;
+        let imported = self.node.images.chain(&reference).await;
+        let is_other = !matches!((&replaced, &imported), (Ok(old), Ok(new)) if old == new);
+        self.release(&reference, if is_other { replaced } else { Ok(None) }).await;
         self.changed.send_modify(|n| *n += 1);
         Ok(info)
     }
@@ -64,7 +77,7 @@ impl ImageStore for NodeImages {
     async fn remove(&self, reference: &ImageRef) -> Result<(), ImageError> {
         let users = self.users(reference);
         if users == 0 {
-            self.forget(reference).await;
+            self.release(reference, self.node.images.chain(reference).await).await;
         }
         self.node.images.store().remove(reference, users).await?;
         self.changed.send_modify(|n| *n += 1);

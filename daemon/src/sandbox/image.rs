@@ -89,22 +89,28 @@ impl Images {
         Ok(image)
     }
 
-    /// Forgets what was looked up of an image that was imported again.
-    pub fn refresh(&self, reference: &ImageRef) {
+    /// The highest layer of an image; none if the node does not have it.
+    ///
+    /// # Errors
+    /// When its records cannot be read.
+    pub async fn chain(&self, reference: &ImageRef) -> Result<Option<String>, ImageError> {
+        match self.images.get(reference).await {
+            Ok(resolved) => Ok(Some(resolved.chain_id.to_string())),
+            Err(ContainerdImageError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(ImageError::Records(Box::new(error))),
+        }
+    }
+
+    /// Forgets what was looked up of an image that changed or goes.
+    pub fn forget(&self, reference: &ImageRef) {
         self.prepared().remove(reference);
     }
 
-    /// Forgets what was looked up of an image that goes, and lets
-    /// go of its layers. Sandboxes that run keep their mounts.
+    /// Lets go of layers that no sandbox has mounted any more.
     ///
     /// # Errors
     /// When containerd keeps the view.
-    pub async fn forget(&self, reference: &ImageRef) -> Result<(), ImageError> {
-        self.prepared().remove(reference);
-        match self.images.get(reference).await {
-            Ok(resolved) => Ok(self.client.remove_view(&self.snapshotter, &resolved.chain_id.to_string()).await?),
-            Err(ContainerdImageError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(ImageError::Records(Box::new(error))),
-        }
+    pub async fn release(&self, chain: &str) -> Result<(), ImageError> {
+        Ok(self.client.remove_view(&self.snapshotter, chain).await?)
     }
 }

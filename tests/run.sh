@@ -1,0 +1,98 @@
+#!/bin/bash
+# Everything that must pass.
+#
+#   run.sh [SUITE…]    all suites, or the named ones
+#
+# Suites:
+#   style    shellcheck, rustfmt, clippy without a warning
+#   unit     tests inside the crates, and their tests against real X servers, containerd, SQLite, TLS
+#   node     the life of sandboxes on a private containerd: lifecycle, recovery, traces
+#   system   central, node and command together
+#
+# Runs as root on Debian 12 with a Rust toolchain; installs what else it needs. Everything runs
+# under one temporary directory and ports of its own, beside whatever else runs, and is gone
+# afterwards.
+set -euo pipefail
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly repository suites=(style unit node system)
+# shellcheck source=deploy/lib/common.sh
+source "$repository/deploy/lib/common.sh"
+
+main() {
+    local suite wanted=("$@")
+    ((${#wanted[@]})) || wanted=("${suites[@]}")
+    for suite in "${wanted[@]}"; do
+        [[ " ${suites[*]} " == *" $suite "* ]] || fail "no suite \"$suite\": choose of ${suites[*]}"
+    done
+    [[ $(id -u) == 0 ]] || fail "must run as root: sandboxes need mounts, namespaces and cgroups"
+    require_kernel
+    require_cargo
+    { build_packages; runtime_packages; test_packages; } | install_missing
+    cd "$repository"
+    CARGO_TARGET_DIR=$(cargo_target_dir "$repository")
+    ROOST_IMAGES=${ROOST_IMAGES:-/var/cache/roost/images}
+    export CARGO_TARGET_DIR ROOST_IMAGES
+    require_space "$CARGO_TARGET_DIR" 6000 "the build"
+    scratch=$(mktemp -d /var/tmp/roost-tests.XXXXXX)
+    trap 'rm -rf --one-file-system "$scratch"' EXIT
+    # Test roots and the copy of containerd's state that they share, on one file system.
+    export ROOST_TEST_DIR=$scratch ROOST_TEST_SEEDS=$scratch/seeds
+    mkdir -p "$ROOST_TEST_SEEDS"
+    : >"$scratch/log"
+    for suite in "${wanted[@]}"; do
+        say "== $suite"
+        "suite_$suite"
+    done
+    summary
+}
+
+test_packages() {
+    cat <<'END'
+Xvfb xvfb
+shellcheck shellcheck
+scrot scrot
+END
+}
+
+suite_style() {
+    shellcheck -x deploy/quickstart.sh deploy/images/build.sh tests/run.sh benches/run.sh
+    cargo fmt --all --check
+    cargo clippy --quiet --workspace --all-targets --features roost-tests/machine --locked -- -D warnings
+    if cargo tree --quiet -i aws-lc-rs >/dev/null 2>&1; then
+        fail "aws-lc-rs is in the dependency graph: one TLS provider (ring) only"
+    fi
+}
+
+suite_unit() {
+    run_tests --lib --bins --tests
+}
+
+suite_node() {
+    binaries_and_images
+    run_tests --features roost-tests/machine --test lifecycle --test recovery --test traces -- --test-threads 2
+}
+
+suite_system() {
+    binaries_and_images
+    run_tests --features roost-tests/machine --test system -- --test-threads 2
+}
+
+binaries_and_images() {
+    cargo build --quiet --workspace --locked
+    "$repository/deploy/images/build.sh" --out "$ROOST_IMAGES" display desktop
+}
+
+# Passes cargo's output on and keeps it for the count at the end. Always the whole workspace: a
+# part of it would be built again with other features.
+run_tests() {
+    cargo test --workspace --locked "$@" 2>&1 | tee -a "$scratch/log"
+}
+
+# One line for all suites together, as the last one.
+summary() {
+    awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+         END { if (passed + failed) printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$scratch/log"
+}
+
+main "$@"

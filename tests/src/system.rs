@@ -1,0 +1,178 @@
+//! A central, a node that joined it, and the `roost` command.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::node::{binary, repository};
+use crate::process::Process;
+use crate::{Result, TestNode, eventually};
+
+/// How long central and a joining node may take.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// All parts, under the node's temporary root.
+#[derive(Debug)]
+pub struct System {
+    /// The central API.
+    pub central: Process,
+    /// The node.
+    pub node: TestNode,
+    ports: [u16; 3],
+}
+
+/// What a run of the command printed.
+#[derive(Debug)]
+pub struct Answer {
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// Exit code.
+    pub code: i32,
+}
+
+impl Answer {
+    /// Nothing, if it went well.
+    ///
+    /// # Errors
+    /// What the command said.
+    pub fn success(self) -> Result<()> {
+        if self.code == 0 { Ok(()) } else { Err(format!("exit code {}: {}", self.code, self.stderr).into()) }
+    }
+
+    /// The printed JSON, if it went well.
+    ///
+    /// # Errors
+    /// What the command said, or that it is no JSON.
+    pub fn json(self) -> Result<Value> {
+        let value = serde_json::from_str(&self.stdout).map_err(|e| format!("{e}: {}{}", self.stdout, self.stderr))?;
+        self.success()?;
+        Ok(value)
+    }
+}
+
+impl System {
+    /// Starts central, then a node that joins it.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start() -> Result<Self> {
+        let mut node = TestNode::start().await?;
+        let ports = free_ports()?;
+        let central = launch(&node, ports).await?;
+        let mut system = Self {
+            central,
+            ports,
+            node: {
+                node.kill_daemon();
+                node
+            },
+        };
+        let token = system.roost(&["node", "join-token", "--expires-in", "10m"])?;
+        std::fs::write(system.node.root.join("join-token"), token.stdout)?;
+        let section = format!(
+            "[central]\naddress = \"https://127.0.0.1:{}\"\njoin_token_file = \"{}\"\n",
+            ports[1],
+            system.node.root.join("join-token").display()
+        );
+        system.node.configure(&section);
+        system.node.restart().await?;
+        system.node_is_online().await?;
+        Ok(system)
+    }
+
+    /// Starts central again after a kill.
+    ///
+    /// # Errors
+    /// When it does not come up, or the node does not come back.
+    pub async fn restart_central(&mut self) -> Result<()> {
+        self.central = launch(&self.node, self.ports).await?;
+        self.node_is_online().await
+    }
+
+    async fn node_is_online(&self) -> Result<()> {
+        eventually("the node is Online with its images", START_LIMIT, || async {
+            let nodes = self.roost(&["node", "ls", "-o", "json"])?.json()?;
+            let list = nodes.get("items").unwrap_or(&nodes).clone();
+            let is_online = list[0]["phase"] == "Online";
+            let has_images = list[0]["status"]["images"].as_array().is_some_and(|images| images.len() == 2);
+            Ok((is_online && has_images).then_some(()))
+        })
+        .await
+    }
+
+    /// Runs the `roost` command as a user would, without a terminal.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn roost(&self, args: &[&str]) -> Result<Answer> {
+        let output = Command::new(binary("roost")?)
+            .args(args)
+            .env_clear()
+            .env("HOME", self.node.root.path())
+            .env("ROOST_SERVER", format!("http://127.0.0.1:{}", self.ports[0]))
+            .env("ROOST_TOKEN_FILE", self.token_file())
+            .stdin(Stdio::null())
+            .output()?;
+        Ok(Answer {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code().unwrap_or(-1),
+        })
+    }
+
+    fn token_file(&self) -> PathBuf {
+        self.node.root.join("admin-token")
+    }
+}
+
+/// Sandboxes go while both sides are there to remove them.
+impl Drop for System {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ignored = self.roost(&["sandbox", "rm", "--all", "--wait"]);
+        }
+    }
+}
+
+/// Ports that nobody has now. Central binds them a moment later.
+fn free_ports() -> Result<[u16; 3]> {
+    let listeners = [0; 3].map(|_| std::net::TcpListener::bind("127.0.0.1:0"));
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(listeners) {
+        *port = listener?.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+async fn launch(node: &TestNode, ports: [u16; 3]) -> Result<Process> {
+    let root = &node.root;
+    let config = root.join("central.toml");
+    let text = format!(
+        "state_dir = \"{}\"\nseed_dir = \"{}\"\nadmin_token_file = \"{}\"\n[api]\nlisten = \"127.0.0.1:{}\"\n\
+         [link]\nlisten = \"127.0.0.1:{}\"\n[admin]\nlisten = \"127.0.0.1:{}\"\n[log]\nfilter = \"info,roost_central=debug\"\n",
+        root.join("central").display(),
+        repository().join("deploy/config").display(),
+        root.join("admin-token").display(),
+        ports[0],
+        ports[1],
+        ports[2],
+    );
+    std::fs::write(&config, text)?;
+    let args = ["serve", "--config", &config.display().to_string()];
+    let mut central = Process::start(&binary("roost-central")?, &args, &root.join("central.log"))?;
+    eventually("central answers", START_LIMIT, || {
+        let ended = (!central.is_running()).then(|| central.output());
+        async move {
+            match ended {
+                Some(output) => Err(format!("roost-central ended: {output}").into()),
+                None => Ok(tokio::net::TcpStream::connect(("127.0.0.1", ports[0])).await.ok().map(drop)),
+            }
+        }
+    })
+    .await?;
+    Ok(central)
+}
