@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// A step on the host that failed.
 #[derive(Debug, thiserror::Error)]
+#[allow(clippy::error_impl_error, reason = "read as host::Error everywhere")]
 pub enum Error {
     /// A step on a path.
     #[error("cannot {operation} {}", path.display())]

@@ -126,7 +126,7 @@ impl NodeClient {
         Ok(sandbox.observed.ok_or("no observed state")?.try_into()?)
     }
 
-    /// Waits until a sandbox is in a phase. Gone is also when it is unknown.
+    /// Waits until a sandbox is in a phase.
     ///
     /// # Errors
     /// That it failed meanwhile, or the limit.
@@ -166,7 +166,22 @@ impl NodeClient {
     /// The node's refusal.
     pub async fn delete(&self, id: &SandboxId) -> Result<()> {
         self.api.clone().delete_sandbox(request(id)).await?;
-        self.reaches(id, Phase::Gone).await.map(drop)
+        within(&format!("{id} goes"), PHASE_LIMIT, async {
+            let request = wire::WatchSandboxesRequest { sandbox_id: id.to_string() };
+            let mut watch = match self.api.clone().watch_sandboxes(request).await {
+                // Gone before we looked.
+                Err(status) if status.code() == tonic::Code::NotFound => return Ok(()),
+                answer => answer?.into_inner(),
+            };
+            while let Some(sandbox) = watch.message().await? {
+                let observed: Observed = sandbox.observed.ok_or("no observed state")?.try_into()?;
+                if observed.phase == Phase::Gone {
+                    return Ok(());
+                }
+            }
+            Err("the watch ended".into())
+        })
+        .await
     }
 
     /// Runs a program in a workload.

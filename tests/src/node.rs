@@ -29,7 +29,7 @@ pub struct TestNode {
 /// The repository.
 #[must_use]
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| "/".into(), Path::to_owned)
 }
 
 /// A binary of the workspace, built beside this one.

@@ -62,17 +62,6 @@ pub fn unmount(target: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes every mount at or below `root`, the deepest first.
-///
-/// # Errors
-/// When the mount table cannot be read or a mount cannot be removed.
-pub fn unmount_all(root: &Path) -> Result<(), Error> {
-    for point in mounts_under(root)?.into_iter().rev() {
-        unmount(&point)?;
-    }
-    Ok(())
-}
-
 /// Mount points at or below `root`, in mount order.
 ///
 /// # Errors
@@ -93,21 +82,10 @@ fn mount_table() -> Result<Vec<procfs::process::MountInfo>, Error> {
 /// # Errors
 /// When the mount table cannot be read.
 pub fn is_shared(path: &Path) -> Result<bool, Error> {
-    let holder = mount_table()?.into_iter().filter(|m| path.starts_with(&m.mount_point)).next_back();
-    let deepest = |m: &procfs::process::MountInfo| {
-        m.opt_fields.iter().any(|f| matches!(f, procfs::process::MountOptFields::Shared(_)))
-    };
-    Ok(holder.as_ref().is_some_and(deepest))
-}
-
-/// Makes `root` a mount of its own whose mounts are passed on.
-///
-/// # Errors
-/// What the kernel refuses.
-pub fn make_shared_root(root: &Path) -> Result<(), Error> {
-    bind(root, root)?;
-    mount(None::<&str>, root, None::<&str>, MsFlags::MS_SHARED, None::<&str>)
-        .map_err(|e| Error::path("make shared", root, e))
+    // Later mounts cover earlier ones: the last that holds the path counts.
+    let holder = mount_table()?.into_iter().rfind(|m| path.starts_with(&m.mount_point));
+    let is_shared = |field: &_| matches!(field, procfs::process::MountOptFields::Shared(_));
+    Ok(holder.is_some_and(|m| m.opt_fields.iter().any(is_shared)))
 }
 
 /// Whether both processes live in one mount namespace.

@@ -81,7 +81,7 @@ fn key(prefix: &str, id: &SandboxId) -> String {
     format!("{prefix}{id}")
 }
 
-fn record_error(id: impl ToString, error: DecodeRecordError) -> LedgerError {
+fn record_error(id: &impl ToString, error: DecodeRecordError) -> LedgerError {
     LedgerError::Record { id: id.to_string(), source: Arc::new(error) }
 }
 
@@ -108,7 +108,7 @@ impl Store for SledStore {
         let mut contents = Contents::default();
         for entry in self.db.scan_prefix(SANDBOX_PREFIX) {
             let (key_bytes, value) = entry.map_err(error)?;
-            let broken = |e| record_error(String::from_utf8_lossy(&key_bytes), e);
+            let broken = |e| record_error(&String::from_utf8_lossy(&key_bytes), e);
             let record: Record = decode(&value).map_err(broken)?;
             let progress = self.db.get(key(PROGRESS_PREFIX, &record.desired.id)).map_err(error)?;
             let progress = progress.map(|value| decode::<Progress>(&value)).transpose().map_err(broken)?;
