@@ -10,10 +10,9 @@
 set -euo pipefail
 
 readonly benches=(cold-start start-rate memory daemon-idle adopt screenshot)
-readonly images_default=/var/cache/roost/images
-readonly target_default=/var/cache/roost/target
-
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=deploy/lib/common.sh
+source "$repository/deploy/lib/common.sh"
 arguments=()
 names=()
 seeds=
@@ -22,13 +21,19 @@ runner=
 main() {
     parse_arguments "$@"
     [[ $(id -u) == 0 ]] || fail "must run as root: the benches make containers, mounts and cgroups"
-    install_packages
-    export PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin
-    command -v cargo >/dev/null || fail "cargo is missing: install the Rust toolchain of rust-toolchain.toml"
-    choose_directories
+    require_kernel
+    require_cargo
+    { build_packages; runtime_packages; } | install_missing
+    # The peer of one bench: without it, that figure is left out.
+    if is_wanted screenshot; then
+        (install_missing <<<$'scrot scrot\nXvfb xvfb') || say "scrot and xvfb are missing: so will their figure be"
+    fi
+    export ROOST_IMAGES=${ROOST_IMAGES:-/var/cache/roost/images} ROOST_TEST_DIR=${ROOST_TEST_DIR:-/var/tmp}
+    # Relative to the caller, as cargo takes it.
+    CARGO_TARGET_DIR=$(realpath -m "$(cargo_target_dir "$repository")")
+    export CARGO_TARGET_DIR
     say "building"
-    (cd "$repository" && cargo build --release --locked --quiet -p roostd -p roost-benches) >&2 ||
-        fail "the build failed"
+    build_release "$repository" --quiet >&2 || fail "the build failed"
     "$repository/deploy/images/build.sh" --out "$ROOST_IMAGES" >&2 || fail "the images cannot be built"
     run_benches
 }
@@ -49,38 +54,6 @@ parse_arguments() {
 # True if a bench is to run.
 is_wanted() {
     [[ ${#names[@]} == 0 || " ${names[*]} " == *" $1 "* ]]
-}
-
-install_packages() {
-    local pair missing=() wanted=(containerd:containerd runc:runc protoc:protobuf-compiler cc:build-essential)
-    for pair in "${wanted[@]}"; do
-        command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
-    done
-    ((${#missing[@]} == 0)) || install "${missing[@]}" ||
-        fail "cannot install ${missing[*]}: is the package mirror reachable?"
-    # The peer of one bench: without it, that figure is left out.
-    is_wanted screenshot || return 0
-    if ! command -v scrot >/dev/null || ! command -v Xvfb >/dev/null; then
-        install scrot xvfb || say "cannot install scrot and xvfb: their figure will be missing"
-    fi
-}
-
-install() {
-    command -v apt-get >/dev/null || return 1
-    say "installing $*"
-    { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends "$@"; } \
-        >/dev/null 2>&1
-}
-
-choose_directories() {
-    export ROOST_IMAGES=${ROOST_IMAGES:-$images_default}
-    if [[ -z ${CARGO_TARGET_DIR-} && -d $target_default ]]; then
-        CARGO_TARGET_DIR=$target_default
-    fi
-    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$repository/target}
-    # Relative to the caller, as cargo takes it.
-    CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")
-    export ROOST_TEST_DIR=${ROOST_TEST_DIR:-/var/tmp}
 }
 
 # The nodes of one run share the unpacked images; they go with the run.
@@ -107,15 +80,6 @@ stop() {
 # shellcheck disable=SC2317  # called by a trap
 clean_up() {
     [[ -z $seeds ]] || rm -rf --one-file-system "$seeds"
-}
-
-say() {
-    printf '%s\n' "$*" >&2
-}
-
-fail() {
-    say "error: $*"
-    exit 1
 }
 
 main "$@"

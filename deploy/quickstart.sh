@@ -113,8 +113,7 @@ build_binaries() {
     local target
     target=$(cargo_target_dir "$repository")
     require_space "$target" 4000 "the build"
-    (cd "$repository" && CARGO_TARGET_DIR=$target cargo build --release --locked \
-        -p roostd -p roost-central -p roost-cli) || return 1
+    CARGO_TARGET_DIR=$target build_release "$repository" || return 1
     local binary
     for binary in roostd roost-central roost; do
         # A running binary cannot be written: it is replaced.

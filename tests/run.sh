@@ -35,16 +35,22 @@ main() {
     export CARGO_TARGET_DIR ROOST_IMAGES
     require_space "$CARGO_TARGET_DIR" 6000 "the build"
     scratch=$(mktemp -d /var/tmp/roost-tests.XXXXXX)
+    # The ids of a sandbox are strangers here: they must get through to its root file system.
+    chmod 0711 "$scratch"
     trap 'rm -rf --one-file-system "$scratch"' EXIT
     # Test roots and the copy of containerd's state that they share, on one file system.
     export ROOST_TEST_DIR=$scratch ROOST_TEST_SEEDS=$scratch/seeds
     mkdir -p "$ROOST_TEST_SEEDS"
     : >"$scratch/log"
+    local failed=()
     for suite in "${wanted[@]}"; do
         say "== $suite"
-        "suite_$suite"
+        # A subshell of its own, so that the first failure in it ends it and not the others.
+        (set -e; "suite_$suite") && continue
+        failed+=("$suite")
     done
     summary
+    ((${#failed[@]} == 0)) || fail "failed: ${failed[*]}"
 }
 
 test_packages() {
@@ -86,7 +92,7 @@ binaries_and_images() {
 # Passes cargo's output on and keeps it for the count at the end. Always the whole workspace: a
 # part of it would be built again with other features.
 run_tests() {
-    cargo test --workspace --locked "$@" 2>&1 | tee -a "$scratch/log"
+    cargo test --workspace --locked --no-fail-fast "$@" 2>&1 | tee -a "$scratch/log"
 }
 
 # One line for all suites together, as the last one.

@@ -102,10 +102,11 @@ impl App {
         let (node, manager) = build_node(&config, layout, &tasks, &metrics, &shutdown).await?;
         adopted.hold();
         let capacity = capacity(&config)?;
-        let (containerd_up, containerd_up_rx) = watch::channel(false);
+        // The survey has just heard of it.
+        let (containerd_up, containerd_up_rx) = watch::channel(true);
         let (images_changed, images_changed_rx) = watch::channel(0);
         let (status_tx, status) = watch::channel(NodeStatus { capacity, ..NodeStatus::default() });
-        let reporter = status::StatusReporter {
+        let mut reporter = status::StatusReporter {
             node: node.clone(),
             capacity,
             containerd: containerd_up_rx,
@@ -113,6 +114,7 @@ impl App {
             status: status_tx,
             ready: conditions,
         };
+        reporter.report().await;
         tasks.spawn("node-status", reporter.run());
         tasks.spawn("containerd-events", events::follow(node.client.clone(), manager.clone(), containerd_up));
         tasks.spawn("usage", usage::sample(node.clone(), manager.clone()));
@@ -179,6 +181,7 @@ fn prepare_root(layout: &Layout) -> Result<host::lock::RootLock, host::Error> {
     create(layout.root())?;
     let lock = host::lock::RootLock::take(layout.root())?;
     files::set_mode(layout.root(), 0o711)?;
+    files::require_traversable(layout.root())?;
     for (dir, mode) in
         [(layout.sandboxes(), 0o711), (layout.logs(), 0o700), (layout.spool(), 0o700), (layout.runc(), 0o711)]
     {
@@ -227,7 +230,7 @@ async fn build_node(
             runc_root: layout.runc().display().to_string(),
         },
         images: Images::new(client.clone(), images, &config.containerd.snapshotter),
-        display_image: config.sandboxes.display_image.clone(),
+        display_images: (config.sandboxes.display_image.clone(), config.sandboxes.display_glx_image.clone()),
         screenshots: Screenshots::new(SCREENSHOTS_AT_ONCE),
         metrics: metrics.clone(),
         tasks: tasks.clone(),

@@ -94,6 +94,8 @@ pub struct SandboxesConfig {
     pub cgroup_parent: String,
     /// Roost's own image for the display containers.
     pub display_image: ImageRef,
+    /// The same with Mesa, for templates with `display.glx = true`.
+    pub display_glx_image: ImageRef,
     /// Kept output per container, in bytes; as much again is kept of what
     /// came before.
     pub log_max_bytes: u64,
@@ -189,6 +191,7 @@ impl Default for SandboxesConfig {
             first_id: 1 << 20,
             cgroup_parent: "roost".into(),
             display_image: ImageRef::display_default(),
+            display_glx_image: ImageRef::display_glx_default(),
             log_max_bytes: 8 << 20,
             archive_max_bytes: 64 << 30,
         }

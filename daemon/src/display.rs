@@ -15,4 +15,6 @@ pub use cookie::{Cookie, CookieError, Owner};
 pub use encode::{Screenshot, ScreenshotError, Screenshots};
 pub use framebuffer::{Frame, Framebuffer, Geometry, ReadFramebufferError};
 pub use server::{ReadyError, ReadyFifo, ServerPaths};
-pub use x11::{WindowInfo, WindowManagerInfo, XAddress, XError, wait_for_window_manager, wait_for_window_title};
+pub use x11::{
+    WindowInfo, WindowManagerInfo, XAddress, XError, paint_background, wait_for_window_manager, wait_for_window_title,
+};

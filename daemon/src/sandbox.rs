@@ -43,8 +43,8 @@ pub struct Node {
     pub runtime: RuntimeOptions,
     /// Unpacked images.
     pub images: image::Images,
-    /// Roost's own image for the display container.
-    pub display_image: ImageRef,
+    /// Roost's own images for the display container: without GLX, and with.
+    pub display_images: (ImageRef, ImageRef),
     /// Reads pixels.
     pub screenshots: crate::display::encode::Screenshots,
     /// What is durable.
@@ -53,4 +53,12 @@ pub struct Node {
     pub tasks: crate::tasks::Tasks,
     /// Counts starts and failures.
     pub metrics: crate::metrics::Metrics,
+}
+
+impl Node {
+    /// The display image for a template's choice.
+    #[must_use]
+    pub fn display_image(&self, glx: bool) -> &ImageRef {
+        if glx { &self.display_images.1 } else { &self.display_images.0 }
+    }
 }

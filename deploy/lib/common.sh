@@ -82,3 +82,9 @@ require_space() {
     free=$(df --output=avail -m "$dir" | tail -1)
     ((free >= $2)) || fail "$3 needs $2 MiB of free disk space at $1; there are $((free)) MiB"
 }
+
+# build_release REPOSITORY [ARGUMENT…]: always the same selection, so that nothing is built twice
+# with other features.
+build_release() {
+    (cd "$1" && cargo build --release --locked -p roostd -p roost-central -p roost-cli -p roost-benches "${@:2}")
+}

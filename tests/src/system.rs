@@ -71,8 +71,12 @@ impl System {
                 node
             },
         };
-        let token = system.roost(&["node", "join-token", "--expires-in", "10m"])?;
-        std::fs::write(system.node.root.join("join-token"), token.stdout)?;
+        let token = eventually("central gives a join token", START_LIMIT, || async {
+            let answer = system.roost(&["node", "join-token", "--expires-in", "10m"])?;
+            Ok((answer.code == 0).then_some(answer.stdout))
+        })
+        .await?;
+        std::fs::write(system.node.root.join("join-token"), token)?;
         let section = format!(
             "[central]\naddress = \"https://127.0.0.1:{}\"\njoin_token_file = \"{}\"\n",
             ports[1],
@@ -99,7 +103,9 @@ impl System {
             let list = nodes.get("items").unwrap_or(&nodes).clone();
             let is_online = list[0]["phase"] == "Online";
             let has_images = list[0]["status"]["images"].as_array().is_some_and(|images| images.len() == 2);
-            Ok((is_online && has_images).then_some(()))
+            let conditions = list[0]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let is_healthy = !conditions.is_empty() && conditions.iter().all(|c| c["is_true"] == true);
+            Ok((is_online && has_images && is_healthy).then_some(()))
         })
         .await
     }

@@ -36,7 +36,7 @@ async fn refusals_say_what_to_do() -> Result<()> {
         (&["sandbox", "create", "nope"][..], 3, "template"),
         (&["sandbox", "rm", "nobody"], 3, "nobody"),
         (&["sandbox", "create", "fluxbox", "--name", "Not A Name"], 2, "sandbox name"),
-        (&["sandbox", "create", "fluxbox", "-e", "DISPLAY=:1"], 1, "env.DISPLAY"),
+        (&["sandbox", "create", "fluxbox", "-e", "DISPLAY=:1"], 2, "env.DISPLAY"),
     ] {
         let answer = system.roost(args)?;
         assert_eq!(answer.code, code, "{args:?}: {}", answer.stderr);

@@ -16,12 +16,25 @@ struct Traces {
     cgroups: BTreeSet<String>,
     files: BTreeSet<String>,
     processes: Vec<(u32, String)>,
-    shim_sockets: usize,
+    stale_sockets: usize,
 }
 
 fn files(dir: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|e| e.file_name().into_string().ok()).collect()
+}
+
+/// Shims of this test's containerd.
+fn shims(node: &TestNode) -> Vec<(u32, String)> {
+    let socket = node.containerd.socket().display().to_string();
+    traces::processes_with("containerd-shim").into_iter().filter(|(_, line)| line.contains(&socket)).collect()
+}
+
+/// Shim sockets on which nobody listens: all containerds of a machine keep
+/// them in one directory.
+fn stale_sockets() -> usize {
+    let open = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    files(Path::new("/run/containerd/s")).iter().filter(|name| !open.contains(name.as_str())).count()
 }
 
 fn take(node: &TestNode) -> Traces {
@@ -40,8 +53,8 @@ fn take(node: &TestNode) -> Traces {
         mounts: traces::mounts_under(node.root.path()),
         cgroups: traces::cgroups_below(&node.cgroup_parent()),
         files: all,
-        processes: traces::processes_with("containerd-shim").into_iter().filter(|(_, l)| l.contains("sbx-")).collect(),
-        shim_sockets: files(Path::new("/run/containerd/s")).len(),
+        processes: shims(node),
+        stale_sockets: stale_sockets(),
     }
 }
 

@@ -8,6 +8,7 @@
 //! nothing behind when it is dropped.
 
 mod atoms;
+mod background;
 mod guard;
 mod handshake;
 mod stream;
@@ -25,6 +26,7 @@ use x11rb_async::connection::Connection as _;
 use x11rb_async::rust_connection::RustConnection;
 
 use super::cookie::Cookie;
+pub use background::paint_background;
 use stream::XStream;
 pub use window_manager::{WindowManagerInfo, wait_for_window_manager};
 pub use window_title::{WindowInfo, wait_for_window_title};

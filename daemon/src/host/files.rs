@@ -35,6 +35,27 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|e| Error::path("chmod", path, e))
 }
 
+/// Checks that everybody may pass through a directory and those above it: to
+/// the ids of a sandbox, the way to its root file system belongs to strangers.
+///
+/// # Errors
+/// The directory that is closed, and how to open it.
+pub fn require_traversable(dir: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    for ancestor in dir.ancestors() {
+        let mode = std::fs::metadata(ancestor).map_err(|e| Error::path("look at", ancestor, e))?.permissions().mode();
+        if mode & 0o001 == 0 {
+            let path = ancestor.display();
+            return Err(Error::Unfit(format!(
+                "{path} is closed to others (mode {:o}) and sandboxes must pass through it: chmod o+x {path}, or choose \
+                 another root",
+                mode & 0o7777
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Gives a path to an owner; a link itself, never what it points to.
 ///
 /// # Errors
@@ -92,4 +113,21 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
 pub fn used_bytes(path: &Path) -> Result<u64, Error> {
     let stat = nix::sys::statvfs::statvfs(path).map_err(|e| Error::path("ask for the usage of", path, e))?;
     Ok(stat.blocks().saturating_sub(stat.blocks_free()).saturating_mul(stat.fragment_size()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_directory_on_the_way_is_named_with_the_fix() {
+        let top = tempfile::tempdir().unwrap();
+        let below = top.path().join("a/b");
+        std::fs::create_dir_all(&below).unwrap();
+        set_mode(top.path(), 0o711).unwrap();
+        require_traversable(&below).unwrap();
+        set_mode(&top.path().join("a"), 0o700).unwrap();
+        let error = require_traversable(&below).unwrap_err().to_string();
+        assert!(error.contains(&format!("chmod o+x {}/a", top.path().display())), "{error}");
+    }
 }

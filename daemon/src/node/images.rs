@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::api::image::{Archive, ImageStore};
 use crate::containerd::image::{ImageError, Progress, Source, SpoolConfig, TarArchive};
 use crate::sandbox::failure::chain as chain_of;
-use crate::sandbox::{self, Manager, Node};
+use crate::sandbox::{self, Manager, Node, View};
 
 /// Images of the node.
 #[derive(Debug, Clone)]
@@ -30,7 +30,11 @@ impl NodeImages {
     fn users(&self, reference: &ImageRef) -> usize {
         let views = self.manager.changed_since(0);
         let lives = views.iter().filter(|view| view.observed.phase != Phase::Gone);
-        lives.filter(|view| view.desired.spec.image == *reference || self.node.display_image == *reference).count()
+        let uses = |view: &&View| {
+            let spec = &view.desired.spec;
+            spec.image == *reference || self.node.display_image(spec.display.glx) == reference
+        };
+        lives.filter(uses).count()
     }
 
     /// Lets go of layers that were the image's, if no sandbox can have them

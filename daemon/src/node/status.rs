@@ -32,21 +32,26 @@ pub struct StatusReporter {
 }
 
 impl StatusReporter {
+    /// Reports once: so that nobody sees an empty status.
+    pub async fn report(&mut self) {
+        let containerd_up = *self.containerd.borrow_and_update();
+        self.images_changed.borrow_and_update();
+        let version = match self.node.client.version().await {
+            Ok(version) if containerd_up => version.version,
+            _ => self.status.borrow().facts.containerd_version.clone(),
+        };
+        let status = self.compose(containerd_up, &version).await;
+        self.status.send_if_modified(|old| {
+            let changed = *old != status;
+            *old = status;
+            changed
+        });
+    }
+
     /// Reports for ever.
     pub async fn run(mut self) {
-        let mut containerd_version = String::new();
         loop {
-            let containerd_up = *self.containerd.borrow_and_update();
-            self.images_changed.borrow_and_update();
-            if containerd_up && let Ok(version) = self.node.client.version().await {
-                containerd_version = version.version;
-            }
-            let status = self.compose(containerd_up, &containerd_version).await;
-            self.status.send_if_modified(|old| {
-                let changed = *old != status;
-                *old = status;
-                changed
-            });
+            self.report().await;
             // Cancel-safe: watches keep what was not seen, the time is only waited for.
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
@@ -73,7 +78,7 @@ impl StatusReporter {
                 self.status.borrow().images.clone()
             }
         };
-        let display_image = &self.node.display_image;
+        let display_image = self.node.display_image(false);
         let has_display = images.iter().any(|image| image.reference == *display_image);
         let containerd_says = format!("containerd does not answer in namespace {}", self.node.client.namespace());
         let display_says =

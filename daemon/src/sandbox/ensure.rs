@@ -25,7 +25,7 @@ use super::{Desired, Node, containers};
 use crate::containerd::spec::ContainerSpec;
 use crate::containerd::{ContainerId, Role};
 use crate::display::{Cookie, Geometry, Owner, ReadyFifo, Screenshots, XAddress};
-use crate::display::{wait_for_window_manager, wait_for_window_title};
+use crate::display::{paint_background, wait_for_window_manager, wait_for_window_title};
 use crate::host::blocking;
 use crate::reconcile::ledger::{Record, encode};
 
@@ -126,7 +126,8 @@ impl<'a> NotStarted<'a> {
             let image = self.node.images.prepare(reference).await;
             image.map_err(|source| StartError::Image { reference: reference.clone(), source })
         };
-        Ok((prepare(&self.node.display_image).await?, prepare(&self.desired.spec.image).await?))
+        let display = self.node.display_image(self.desired.spec.display.glx);
+        Ok((prepare(display).await?, prepare(&self.desired.spec.image).await?))
     }
 }
 
@@ -189,6 +190,8 @@ impl<'a> Prepared<'a> {
         let number = start.watch.during(ready.wait(deadline)).await?.map_err(|e| start.display_error(deadline, e))?;
         start.publisher.display(number);
         let address = XAddress { socket: dirs.x11_socket(number), cookie };
+        let painted = start.watch.during(paint_background(&address, deadline)).await?;
+        painted.map_err(|e| start.display_error(deadline, e))?;
         Ok(DisplayUp { start, probe: Probe { dirs, address, deadline } })
     }
 }

@@ -70,8 +70,6 @@ impl Publisher {
             if was != outside {
                 self.observed.ready_at_unix_ms = Some(self.restored_ready_at.take().unwrap_or_else(unix_ms));
             }
-        } else {
-            self.observed.usage = None;
         }
         self.publish();
     }
@@ -151,7 +149,6 @@ impl Publisher {
     }
 
     fn publish(&mut self) {
-        self.observed.revision += 1;
         self.table.publish(&self.id, self.observed.clone());
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::{Observed, Usage};
+use roost_proto::model::{Observed, Phase, Usage};
 use tokio::sync::watch;
 
 use super::{Desired, View};
@@ -69,24 +69,26 @@ impl Table {
         });
     }
 
-    /// Replaces what is seen of a sandbox, its usage excepted.
+    /// Replaces what is seen of a sandbox, its usage excepted; its revision
+    /// rises by one.
     pub fn publish(&self, id: &SandboxId, observed: Observed) {
         self.change(id, |inner| {
             let view = inner.views.get(id)?.clone();
-            let usage = observed.usage.or(view.observed.usage);
-            let usage = usage.filter(|_| observed.phase == roost_proto::model::Phase::Ready);
-            Some(View { observed: Observed { usage, ..observed }, ..view })
+            let usage = observed.usage.or(view.observed.usage).filter(|_| observed.phase == Phase::Ready);
+            let revision = view.observed.revision + 1;
+            Some(View { observed: Observed { usage, revision, ..observed }, ..view })
         });
     }
 
-    /// Notes what a sandbox uses. Not a change of its own: it travels with
-    /// the next one.
+    /// Notes what a running sandbox uses.
     pub fn set_usage(&self, id: &SandboxId, usage: Usage) {
-        if let Some(view) = self.lock().views.get_mut(id)
-            && view.observed.phase == roost_proto::model::Phase::Ready
-        {
+        self.change(id, |inner| {
+            let mut view = inner.views.get(id)?.clone();
+            let is_news = view.observed.phase == Phase::Ready && view.observed.usage != Some(usage);
             view.observed.usage = Some(usage);
-        }
+            view.observed.revision += 1;
+            is_news.then_some(view)
+        });
     }
 
     /// Forgets a sandbox.
@@ -136,13 +138,29 @@ mod tests {
         table.put_desired(a.clone());
         table.put_desired(b.clone());
         let seen = table.changed_since(0).last().unwrap().change;
-        for revision in 1..=3 {
-            table.publish(&a.id, Observed { revision, ..Observed::pending() });
+        for starts in 1..=3 {
+            table.publish(&a.id, Observed { starts, ..Observed::pending() });
         }
         let changed = table.changed_since(seen);
         assert_eq!(changed.len(), 1);
-        assert_eq!(changed[0].observed.revision, 3);
+        assert_eq!((changed[0].observed.starts, changed[0].observed.revision), (3, 3));
         assert_eq!(*table.subscribe().borrow(), changed[0].change);
+    }
+
+    #[test]
+    fn usage_is_a_change_while_it_is_ready_and_survives_the_next_publication() {
+        let table = Table::default();
+        let a = desired();
+        table.put_desired(a.clone());
+        let usage = Usage { pids: 3, ..Usage::default() };
+        table.set_usage(&a.id, usage);
+        assert_eq!(table.get(&a.id).unwrap().observed.usage, None, "it does not run");
+        table.publish(&a.id, Observed { phase: Phase::Ready, ..Observed::pending() });
+        let seen = table.get(&a.id).unwrap().change;
+        table.set_usage(&a.id, usage);
+        assert_eq!(table.changed_since(seen).len(), 1);
+        table.publish(&a.id, Observed { phase: Phase::Ready, starts: 2, ..Observed::pending() });
+        assert_eq!(table.get(&a.id).unwrap().observed.usage, Some(usage));
     }
 
     #[test]

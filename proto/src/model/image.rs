@@ -34,6 +34,12 @@ impl ImageRef {
         Self("roost/display:latest".into())
     }
 
+    /// Roost's own image for display containers with GLX.
+    #[must_use]
+    pub fn display_glx_default() -> Self {
+        Self("roost/display-glx:latest".into())
+    }
+
     /// The normalised text, always with tag or digest.
     #[must_use]
     pub fn as_str(&self) -> &str {
