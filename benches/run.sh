@@ -63,6 +63,7 @@ run_benches() {
     trap 'stop INT 130' INT
     trap 'stop TERM 143' TERM HUP
     seeds=$(mktemp -d "$ROOST_TEST_DIR/roost-benches.XXXXXX")
+    chmod 0711 "$seeds"
     ROOST_TEST_SEEDS=$seeds "$CARGO_TARGET_DIR/release/roost-benches" "${arguments[@]}" "${names[@]}" &
     runner=$!
     wait "$runner" || status=$?

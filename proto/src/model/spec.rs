@@ -9,9 +9,9 @@ use crate::id::TemplateName;
 
 /// Smallest and largest screen edge, in pixels.
 const EDGE_PX: std::ops::RangeInclusive<u32> = 64..=7680;
-/// Most bytes of command and environment together: half of what the kernel
-/// accepts for one program argument vector on every architecture.
-const MAX_COMMAND_AND_ENV_BYTES: usize = 64 << 10;
+/// Most bytes of command and environment together, as JSON: a node keeps them
+/// in a ledger record, of which it makes 64 KiB durable at most.
+const MAX_COMMAND_AND_ENV_BYTES: usize = 48 << 10;
 /// Longest stop grace, in milliseconds (10 minutes).
 const MAX_STOP_GRACE_MS: u32 = 600_000;
 /// Shortest and longest start, in milliseconds.
@@ -165,10 +165,9 @@ impl Validate for SandboxSpec {
         if self.command.first().is_some_and(String::is_empty) || self.command.iter().any(|a| a.contains('\0')) {
             errors.push(FieldError::new(field("command"), "must begin with a program and hold no NUL"));
         }
-        let bytes = self.command.iter().map(String::len).sum::<usize>()
-            + self.env.iter().map(|(k, v)| k.len() + v.len() + 2).sum::<usize>();
+        let bytes = serde_json::to_string(&(&self.command, &self.env)).map_or(usize::MAX, |json| json.len());
         if bytes > MAX_COMMAND_AND_ENV_BYTES {
-            let problem = format!("with env it takes {bytes} bytes: keep both below {MAX_COMMAND_AND_ENV_BYTES}");
+            let problem = format!("with env it takes {bytes} bytes as JSON: keep both below {MAX_COMMAND_AND_ENV_BYTES}");
             errors.push(FieldError::new(field("command"), problem));
         }
         if self.working_dir.as_ref().is_some_and(|d| !d.starts_with('/') || d.contains('\0')) {
@@ -241,6 +240,15 @@ mod tests {
         let mut spec = spec();
         spec.env.insert("DISPLAY".into(), ":9".into());
         assert_eq!(fields(&spec), ["env.DISPLAY"]);
+    }
+
+    #[test]
+    fn what_escapes_to_more_than_a_ledger_record_is_refused() {
+        let mut spec = spec();
+        spec.env.insert("A".into(), "x".repeat(40 << 10));
+        assert_eq!(spec.validate(), Ok(()));
+        spec.env.insert("A".into(), "\u{1}".repeat(10 << 10));
+        assert_eq!(fields(&spec), ["command"]);
     }
 
     #[test]
