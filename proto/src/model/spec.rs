@@ -167,7 +167,8 @@ impl Validate for SandboxSpec {
         }
         let bytes = serde_json::to_string(&(&self.command, &self.env)).map_or(usize::MAX, |json| json.len());
         if bytes > MAX_COMMAND_AND_ENV_BYTES {
-            let problem = format!("with env it takes {bytes} bytes as JSON: keep both below {MAX_COMMAND_AND_ENV_BYTES}");
+            let problem =
+                format!("with env it takes {bytes} bytes as JSON: keep both below {MAX_COMMAND_AND_ENV_BYTES}");
             errors.push(FieldError::new(field("command"), problem));
         }
         if self.working_dir.as_ref().is_some_and(|d| !d.starts_with('/') || d.contains('\0')) {
