@@ -146,6 +146,7 @@ listen = "127.0.0.1:$((port + 2))"
 END
     cat >"$config/roostd.toml" <<END
 root = "$home/node"
+runc_state = "/run/$name/runc"
 [containerd]
 socket = "$(containerd_socket)"
 namespace = "$name"
@@ -360,7 +361,7 @@ down() {
     stop_process containerd
     unmount_home
     remove_cgroup
-    rm -rf --one-file-system "$home"
+    rm -rf --one-file-system "$home" "/run/$name"
     say "nothing of $home is left"
 }
 

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::node::debug::Inside;
 use crate::node::{exec::Execs, images::NodeImages, logs, samples::Samples, screenshots::Frames, status, usage};
 use crate::reconcile::ledger::LedgerError;
+use crate::reconcile::plan::plan;
 use crate::reconcile::{events, startup};
 use crate::sandbox::image::Images;
 use crate::sandbox::layout::Layout;
@@ -182,9 +183,7 @@ fn prepare_root(layout: &Layout) -> Result<host::lock::RootLock, host::Error> {
     let lock = host::lock::RootLock::take(layout.root())?;
     files::set_mode(layout.root(), 0o711)?;
     files::require_traversable(layout.root())?;
-    for (dir, mode) in
-        [(layout.sandboxes(), 0o711), (layout.logs(), 0o700), (layout.spool(), 0o700), (layout.runc(), 0o711)]
-    {
+    for (dir, mode) in [(layout.sandboxes(), 0o711), (layout.logs(), 0o700), (layout.spool(), 0o700)] {
         files::create_dir(&dir, mode)?;
     }
     Ok(lock)
@@ -222,12 +221,13 @@ async fn build_node(
     let client = Client::connect(&config.containerd.socket, &config.containerd.namespace)?;
     let cgroups = Cgroups::new(&config.sandboxes.cgroup_parent);
     cgroups.create_plain(SHIM_CGROUP)?;
-    let (ledger, contents) = startup::open_ledger(&layout)?;
+    std::fs::create_dir_all(&config.runc_state).map_err(|e| host::Error::path("create", &config.runc_state, e))?;
+    let (ledger, contents, is_lost) = startup::open_ledger(&layout)?;
     let images = ContainerdImages::new(client.clone(), config.containerd.snapshotter.as_str());
     let node = Arc::new(Node {
         runtime: RuntimeOptions {
             shim_cgroup: cgroups.path(SHIM_CGROUP),
-            runc_root: layout.runc().display().to_string(),
+            runc_root: config.runc_state.display().to_string(),
         },
         images: Images::new(client.clone(), images, &config.containerd.snapshotter),
         display_images: (config.sandboxes.display_image.clone(), config.sandboxes.display_glx_image.clone()),
@@ -241,9 +241,16 @@ async fn build_node(
     });
     let limits = Limits { sandboxes_max: config.sandboxes.max, first_id: config.sandboxes.first_id };
     let manager = Manager::new(node.clone(), tasks.clone(), limits, shutdown.clone());
-    let (existing, carried) = startup::survey(&node).await;
+    let (mut existing, carried) = startup::survey(&node).await;
+    if is_lost {
+        // Directories that no container tells of may be stopped sandboxes:
+        // they are kept for central, which lists them again.
+        existing.names.clear();
+    }
     let records = startup::recover(&node.ledger, contents.records, carried).await?;
-    let plan = startup::reconcile(&node, tasks, records, &existing);
+    let plan = plan(records, &existing);
+    tracing::info!(adopt = plan.adopt.len(), reap = plan.reap.len(), "first reconciliation");
+    startup::reap(&node, &manager, tasks, plan.reap);
     manager.restore(plan.adopt, contents.central_generation);
     if let Err(error) = node.images.store().forget_broken_imports().await {
         tracing::warn!(%error, "leases of broken imports stay until they expire");
@@ -284,6 +291,7 @@ fn link_config(config: &Config, central: &CentralConfig, layout: &Layout) -> Res
         state_dir: layout.root().join("identity"),
         node_name: name,
         join,
+        abandon_sandboxes: central.abandon_sandboxes,
     })
 }
 

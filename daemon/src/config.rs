@@ -53,6 +53,9 @@ pub struct Config {
     pub name: String,
     /// Directory of everything that the daemon keeps and mounts.
     pub root: PathBuf,
+    /// Directory of runc's state: on a tmpfs, so that it goes with a reboot as
+    /// the containers do.
+    pub runc_state: PathBuf,
     /// The containerd that runs the containers.
     pub containerd: ContainerdConfig,
     /// How many sandboxes, with which ids.
@@ -146,6 +149,9 @@ pub struct CentralConfig {
     /// File with the join token; read only while the node has no certificate.
     #[serde(default)]
     pub join_token_file: Option<PathBuf>,
+    /// Whether a new enrolment may delete the sandboxes of an earlier one.
+    #[serde(default)]
+    pub abandon_sandboxes: bool,
 }
 
 /// The daemon's own log.
@@ -163,6 +169,7 @@ impl Default for Config {
         Self {
             name: String::new(),
             root: "/var/lib/roost".into(),
+            runc_state: "/run/roost/runc".into(),
             containerd: ContainerdConfig::default(),
             sandboxes: SandboxesConfig::default(),
             reserved: ReservedConfig::default(),
@@ -248,6 +255,7 @@ impl Config {
         require(root_ok, "root", "must be an absolute path of at most 128 bytes")?;
         let root_plain = self.root.to_str().is_some_and(|r| !r.contains([':', ',', '\\']));
         require(root_plain, "root", "must not contain \":\", \",\" or \"\\\": overlayfs takes paths as a list")?;
+        require(self.runc_state.is_absolute(), "runc_state", "must be an absolute path")?;
         require(self.containerd.socket.is_absolute(), "containerd.socket", "must be an absolute path")?;
         require(self.api.socket.is_absolute(), "api.socket", "must be an absolute path")?;
         require(self.sandboxes.max >= 1, "sandboxes.max", "must be at least 1")?;

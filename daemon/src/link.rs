@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use roost_proto::model::NodeStatus;
+use roost_proto::model::{NodeStatus, Phase};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ use tonic::transport::Endpoint;
 use tracing::Instrument;
 
 use crate::api::Api;
-use crate::sandbox::{ApplyError, Desired, Manager, View};
+use crate::sandbox::{ApplyError, Desired, Manager, Origin, View};
 use crate::tasks::Tasks;
 use identity::{Identity, IdentityStore};
 use pace::Backoff;
@@ -61,6 +61,8 @@ pub struct LinkConfig {
     pub node_name: String,
     /// What a node without certificate joins with; ignored once it has one.
     pub join: Option<JoinString>,
+    /// Whether a new enrolment may delete the sandboxes of an earlier one.
+    pub abandon_sandboxes: bool,
 }
 
 /// The sandboxes, as central's connection needs them.
@@ -214,6 +216,13 @@ impl Link {
         tracing::info!("connection to central closed");
     }
 
+    /// Whether sandboxes of an earlier enrolment are here. A new node id begins
+    /// with an empty list of central, which would delete them.
+    fn holds_sandboxes(&self) -> bool {
+        let is_central = |view: &View| view.desired.origin == Origin::Central && view.observed.phase != Phase::Gone;
+        self.parts.sandboxes.changed_since(0).iter().any(is_central)
+    }
+
     /// Connects, again and again.
     async fn hold(&self, shutdown: &CancellationToken) {
         let mut backoff = Backoff::new(pace::CONNECT_BACKOFF);
@@ -252,6 +261,10 @@ impl Link {
             self.report(problem);
             return kept;
         };
+        if self.holds_sandboxes() && !self.config.abandon_sandboxes {
+            self.report(state::HOLDS_SANDBOXES);
+            return kept;
+        }
         match enrol::enrol(&self.endpoint, token, &self.config.node_name).await {
             Ok(identity) => {
                 *join = None;

@@ -57,6 +57,7 @@ impl Machine {
         let tasks = Tasks::default();
         let config = LinkConfig {
             address: format!("https://{}", central.address),
+            abandon_sandboxes: true,
             state_dir: self.dir.path().join("identity"),
             node_name: "n1".into(),
             join: join.map(|join| join.parse().unwrap()),

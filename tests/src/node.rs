@@ -157,9 +157,10 @@ pub async fn launch(root: &Root, containerd: &Containerd, sections: &str) -> Res
 
 fn config_text(root: &Root, containerd: &Containerd) -> String {
     format!(
-        "root = \"{}\"\n[containerd]\nsocket = \"{}\"\n[sandboxes]\ncgroup_parent = \"{}\"\nfirst_id = 1073741824\n\
+        "root = \"{}\"\nrunc_state = \"{}\"\n[containerd]\nsocket = \"{}\"\n[sandboxes]\ncgroup_parent = \"{}\"\nfirst_id = 1073741824\n\
          [api]\nsocket = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nfilter = \"info,roostd=debug\"\n",
         root.join("r").display(),
+        root.join("runc").display(),
         containerd.socket().display(),
         cgroup_parent(root),
         root.join("roostd.sock").display(),

@@ -39,10 +39,10 @@ fn stale_sockets() -> usize {
 
 fn take(node: &TestNode) -> Traces {
     let mut all = BTreeSet::new();
-    for dir in ["sandboxes", "logs", "runc", "spool"] {
+    for dir in ["sandboxes", "logs", "spool"] {
         all.extend(files(&node.state().join(dir)).into_iter().map(|f| format!("{dir}/{f}")));
         // runc keeps one directory per containerd namespace.
-        all.extend(files(&node.state().join("runc/roost")).into_iter().map(|f| format!("runc/roost/{f}")));
+        all.extend(files(&node.root.join("runc/roost")).into_iter().map(|f| format!("runc/roost/{f}")));
     }
     let containerd = node.root.join("c");
     let state = files(&containerd.join("state/io.containerd.runtime.v2.task/roost"));

@@ -218,7 +218,7 @@ impl Program {
             Role::Display => &[],
             Role::Workload => &CAPABILITIES,
         };
-        let (soft, hard) = *NOFILE_LIMITS;
+        let nofile = NOFILE_LIMITS.map(|(soft, hard)| json!({ "type": "RLIMIT_NOFILE", "soft": soft, "hard": hard }));
         json!({
             "terminal": self.terminal,
             "user": self.user.to_json(),
@@ -234,7 +234,7 @@ impl Program {
                 "inheritable": [],
                 "ambient": [],
             },
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": soft, "hard": hard }],
+            "rlimits": nofile.into_iter().collect::<Vec<_>>(),
         })
     }
 }

@@ -138,7 +138,32 @@ impl Cgroups {
         }
         let pids = cgroups_rs::fs::MaxValue::Value(i64::from(resources.pids_limit));
         let built = cpu.done().pid().maximum_number_of_processes(pids).done().build(hierarchies::auto());
-        built.map(drop).map_err(|e| cgroup_error("create", name, e))
+        built.map_err(|e| cgroup_error("create", name, e))?;
+        self.confirm_limits(name, resources)
+    }
+
+    /// The library drops errors of single limits: a sandbox without its limit
+    /// must not start. Swap is no way around the memory limit.
+    fn confirm_limits(&self, name: &str, resources: &Resources) -> Result<(), Error> {
+        let path = self.relative(name);
+        let memory = read_u64(&self.version.file("memory", &path, "memory.limit_in_bytes", "memory.max"))?;
+        let pids = read_u64(&self.version.file("pids", &path, "pids.max", "pids.max"))?;
+        // The kernel rounds down to whole pages.
+        let memory_ok = resources.memory_limit_bytes.saturating_sub(memory) < 65_536;
+        if !memory_ok || pids != u64::from(resources.pids_limit) {
+            return Err(Error::Unfit(format!(
+                "the kernel did not take the limits of {name} (memory {memory}, pids {pids}): are the memory and pids \
+                 controllers enabled for {}?",
+                self.parent
+            )));
+        }
+        let swap = self.version.file("memory", &path, "memory.memsw.limit_in_bytes", "memory.swap.max");
+        let none = if self.version == Version::V1 { memory } else { 0 };
+        match std::fs::write(&swap, none.to_string()) {
+            // A kernel without swap accounting has no such file.
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::path("write", swap, e)),
+            _ => Ok(()),
+        }
     }
 
     /// Removes a cgroup and the empty ones below it; none there is success.
@@ -257,7 +282,10 @@ fn collect_pids(dir: &Path, pids: &mut Vec<nix::unistd::Pid>) -> Result<(), Erro
         Err(Error::Path { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         result => result?,
     };
-    pids.extend(text.lines().filter_map(|line| line.parse().ok()).map(nix::unistd::Pid::from_raw));
+    // 0 stands for a process of another PID namespace: as a target it would
+    // mean our own process group.
+    let own = text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &i32| *pid > 0);
+    pids.extend(own.map(nix::unistd::Pid::from_raw));
     for child in sub_dirs(dir) {
         collect_pids(&child, pids)?;
     }

@@ -75,16 +75,56 @@ pub fn remove_dir(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes a tree without following links; none there is success. Nothing
-/// may be mounted below it.
+/// Removes a tree without following links; none there is success. No process
+/// may change it meanwhile.
+///
+/// The tree may be hostile: deeper than any stack or table of descriptors. So
+/// each directory is moved up to the top before it is looked into, and neither
+/// recursion nor path length grows with the depth. Something mounted in the
+/// tree makes this fail, and is not entered.
 ///
 /// # Errors
 /// What the kernel refuses.
 pub fn remove_tree(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        result => result.map_err(|e| Error::path("remove", path, e)),
+    let is_dir = match path.symlink_metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        result => result.map_err(|e| Error::path("look at", path, e))?.is_dir(),
+    };
+    if !is_dir {
+        return std::fs::remove_file(path).map_err(|e| Error::path("remove", path, e));
     }
+    let mut moved = 0_u64;
+    // Until a pass finds nothing: entries may be skipped while others move.
+    while remove_files_of(path, |sub| flatten(path, sub, &mut moved))? {}
+    remove_dir(path)
+}
+
+/// Empties a directory two levels below which everything is moved to `top`.
+fn flatten(top: &Path, dir: &Path, moved: &mut u64) -> Result<(), Error> {
+    let mut lift = |sub: &Path| {
+        *moved += 1;
+        let target = top.join(format!(".roost-removed-{:016x}-{moved}", rand::random::<u64>()));
+        std::fs::rename(sub, target).map_err(|e| Error::path("move", sub, e))
+    };
+    while remove_files_of(dir, &mut lift)? {}
+    remove_dir(dir)
+}
+
+/// Removes the files of a directory and hands its directories to `sub`; false
+/// if it was empty.
+fn remove_files_of(dir: &Path, mut sub: impl FnMut(&Path) -> Result<(), Error>) -> Result<bool, Error> {
+    let mut found = false;
+    for entry in std::fs::read_dir(dir).map_err(|e| Error::path("read", dir, e))? {
+        let entry = entry.map_err(|e| Error::path("read", dir, e))?;
+        let path = entry.path();
+        found = true;
+        if entry.file_type().map_err(|e| Error::path("look at", &path, e))?.is_dir() {
+            sub(&path)?;
+        } else {
+            std::fs::remove_file(&path).map_err(|e| Error::path("remove", &path, e))?;
+        }
+    }
+    Ok(found)
 }
 
 /// Writes a new file; an older one is replaced, a link there is not followed.
@@ -118,6 +158,26 @@ pub fn used_bytes(path: &Path) -> Result<u64, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_deeper_than_any_path_is_removed_without_following_links() {
+        let top = tempfile::tempdir().unwrap();
+        let tree = top.path().join("tree");
+        let kept = top.path().join("kept");
+        std::fs::write(&kept, "").unwrap();
+        // Built from the inside out: a path of this depth cannot be named.
+        std::fs::create_dir(&tree).unwrap();
+        for _ in 0..5_000 {
+            let outer = top.path().join("outer");
+            std::fs::create_dir(&outer).unwrap();
+            std::os::unix::fs::symlink(&kept, outer.join("link")).unwrap();
+            std::fs::rename(&tree, outer.join("d")).unwrap();
+            std::fs::rename(&outer, &tree).unwrap();
+        }
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists() && kept.exists());
+        remove_tree(&tree).unwrap();
+    }
 
     #[test]
     fn a_closed_directory_on_the_way_is_named_with_the_fix() {

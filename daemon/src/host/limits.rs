@@ -1,19 +1,23 @@
-//! Limits of this process, which no container of it can exceed.
+//! Limits of open files for containers.
 
 use std::sync::LazyLock;
 
-use nix::sys::resource::{Resource, getrlimit};
+use procfs::process::Process;
 
 /// Open files that a program gets without asking, and that it may ask for:
 /// the values of current systemd.
 const NOFILE: (u64, u64) = (1024, 524_288);
+/// CAP_SYS_RESOURCE, include/uapi/linux/capability.h.
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
-/// Soft and hard limit of open files for a container. Only a host that gives
-/// the daemon CAP_SYS_RESOURCE could go above the daemon's own.
-pub static NOFILE_LIMITS: LazyLock<(u64, u64)> = LazyLock::new(|| match getrlimit(Resource::RLIMIT_NOFILE) {
-    Ok((_, hard)) => (NOFILE.0.min(hard), NOFILE.1.min(hard)),
-    Err(error) => {
-        tracing::warn!(%error, "limit of open files is not known");
-        (NOFILE.0, NOFILE.0)
-    }
-});
+/// Soft and hard limit of open files for a container. None where root lacks
+/// CAP_SYS_RESOURCE: limits cannot be set for other ids then, and containers
+/// have those of containerd.
+pub static NOFILE_LIMITS: LazyLock<Option<(u64, u64)>> =
+    LazyLock::new(|| match Process::myself().and_then(|own| own.status()) {
+        Ok(status) => (status.capeff & CAP_SYS_RESOURCE != 0).then_some(NOFILE),
+        Err(error) => {
+            tracing::warn!(%error, "own capabilities are not known: containers have containerd's limit of open files");
+            None
+        }
+    });

@@ -1,8 +1,11 @@
 //! The namespaces of a sandbox: user, network, IPC and UTS, made together and
 //! pinned by bind mounts, so that they outlive every process in them.
 //!
-//! A child made by one `clone` call is the first member of all four; it sets
-//! the host name, brings up `lo`, and ends once the namespaces are pinned.
+//! A child is the first member of all four; it sets the host name, brings up
+//! `lo`, and ends once the namespaces are pinned. It makes them as the first id
+//! of the sandbox and not as root: the kernel charges inotify instances and the
+//! like of a user namespace to the id that made it, and the sandboxes of a node
+//! must not share that account.
 
 #![allow(unsafe_code)]
 
@@ -79,13 +82,13 @@ pub fn remove(dir: &Path) -> Result<(), Error> {
 }
 
 fn create_pins(dir: &Path, first_id: u32, hostname: &str) -> Result<(), Error> {
-    let mut child = Child::spawn(hostname)?;
+    let mut child = Child::spawn(first_id, hostname)?;
     let map = format!("0 {first_id} {IDS_PER_SANDBOX}\n");
     for name in ["uid_map", "gid_map"] {
         let path = child.proc_path(name);
         std::fs::write(&path, &map).map_err(|e| Error::path("write", path, e))?;
     }
-    child.set_up()?;
+    child.go_on()?;
     for kind in Kind::ALL {
         let target = pin(dir, kind);
         files::write(&target, b"", 0o600)?;
@@ -97,30 +100,32 @@ fn create_pins(dir: &Path, first_id: u32, hostname: &str) -> Result<(), Error> {
 /// The first process of the new namespaces. Dropping it ends and reaps it.
 struct Child {
     pid: libc::pid_t,
-    /// `g` here lets the child set up its namespaces, anything else ends it.
+    /// `g` here lets the child go on, anything else ends it.
     go: Option<OwnedFd>,
-    /// The child's errno as four bytes, 0 for success.
+    /// The child's errno after each step as four bytes, 0 for success.
     done: File,
 }
 
 impl Child {
-    fn spawn(hostname: &str) -> Result<Self, Error> {
+    /// A child that is in its new namespaces.
+    fn spawn(first_id: u32, hostname: &str) -> Result<Self, Error> {
         use nix::unistd::pipe2;
         let pipe = || pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|e| Error::call("make a pipe", e));
         let ((go_read, go_write), (done_read, done_write)) = (pipe()?, pipe()?);
-        let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::SIGCHLD;
-        let (go_fd, done_fd, parent_end) = (go_read.as_raw_fd(), done_write.as_raw_fd(), go_write.as_raw_fd());
+        let ends = ChildEnds { go: go_read.as_raw_fd(), done: done_write.as_raw_fd(), parent: go_write.as_raw_fd() };
         // SAFETY: without CLONE_VM this is fork: the child has its own copy of
         // the memory. It only makes system calls on what was prepared above
         // (no allocation, no locks), and ends by _exit.
-        let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+        let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
         match pid {
-            0 => child_main(go_fd, done_fd, parent_end, hostname.as_bytes()),
-            -1 => Err(Error::call("clone into new namespaces", std::io::Error::last_os_error())),
+            0 => child_main(ends, first_id, hostname.as_bytes()),
+            -1 => Err(Error::call("fork", std::io::Error::last_os_error())),
             pid => {
-                let pid = libc::pid_t::try_from(pid)
-                    .map_err(|_| Error::call("clone into new namespaces", nix::Error::ERANGE))?;
-                Ok(Self { pid, go: Some(go_write), done: File::from(done_read) })
+                let pid = libc::pid_t::try_from(pid).map_err(|_| Error::call("fork", nix::Error::ERANGE))?;
+                drop(done_write);
+                let mut child = Self { pid, go: Some(go_write), done: File::from(done_read) };
+                child.answer("make namespaces")?;
+                Ok(child)
             }
         }
     }
@@ -129,17 +134,22 @@ impl Child {
         format!("/proc/{}/{name}", self.pid).into()
     }
 
-    /// Lets the child set up host name and loopback, and takes its answer.
-    fn set_up(&mut self) -> Result<(), Error> {
-        let mut answer = [0; 4];
+    /// Lets the child set up host name and loopback.
+    fn go_on(&mut self) -> Result<(), Error> {
         if let Some(go) = &self.go {
             let mut go = File::from(go.try_clone().map_err(|e| Error::call("copy a pipe", e))?);
             go.write_all(b"g").map_err(|e| Error::call("start the namespace child", e))?;
         }
+        self.answer("set up host name and loopback")
+    }
+
+    /// Takes the child's answer to a step.
+    fn answer(&mut self, operation: &'static str) -> Result<(), Error> {
+        let mut answer = [0; 4];
         self.done.read_exact(&mut answer).map_err(|e| Error::call("hear from the namespace child", e))?;
         match i32::from_ne_bytes(answer) {
             0 => Ok(()),
-            errno => Err(Error::call("set up host name and loopback", std::io::Error::from_raw_os_error(errno))),
+            errno => Err(Error::call(operation, std::io::Error::from_raw_os_error(errno))),
         }
     }
 }
@@ -159,25 +169,56 @@ impl Drop for Child {
     }
 }
 
+/// The child's view of the pipes.
+#[derive(Clone, Copy)]
+struct ChildEnds {
+    go: RawFd,
+    done: RawFd,
+    /// The parent's end of `go`, of which the child has a copy.
+    parent: RawFd,
+}
+
 /// What the child does. Only system calls: it is a fork of a process with
 /// many threads, whose locks may be held for ever in this copy.
-fn child_main(go: RawFd, done: RawFd, parent_end: RawFd, hostname: &[u8]) -> ! {
+fn child_main(ends: ChildEnds, first_id: u32, hostname: &[u8]) -> ! {
     // SAFETY: plain system calls on descriptors and memory of this process.
     unsafe {
         // Without our own copy of the parent's end, its close reads as the end.
-        libc::close(parent_end);
-        let mut byte = 0_u8;
-        if libc::read(go, (&raw mut byte).cast(), 1) == 1 && byte == b'g' {
-            let errno: i32 = match set_up_namespaces(hostname) {
-                Ok(()) => 0,
-                Err(errno) => errno,
-            };
-            let bytes = errno.to_ne_bytes();
-            libc::write(done, bytes.as_ptr().cast(), bytes.len());
+        libc::close(ends.parent);
+        let go_on = || {
+            let mut byte = 0_u8;
+            libc::read(ends.go, (&raw mut byte).cast(), 1) == 1 && byte == b'g'
+        };
+        let answer = |result: Result<(), i32>| {
+            let bytes = result.err().unwrap_or(0).to_ne_bytes();
+            libc::write(ends.done, bytes.as_ptr().cast(), bytes.len());
+            result.is_ok()
+        };
+        if answer(enter_namespaces(first_id)) && go_on() && answer(set_up_namespaces(hostname)) {
             // Stays until the namespaces are pinned.
-            libc::read(go, (&raw mut byte).cast(), 1);
+            go_on();
         }
         libc::_exit(0)
+    }
+}
+
+/// `SECBIT_NO_SETUID_FIXUP`, include/uapi/linux/securebits.h: the change of
+/// ids leaves the capabilities, so that hosts which forbid user namespaces to
+/// users without them allow this one.
+const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
+
+/// Becomes the first id of the sandbox and makes the namespaces; the errno of
+/// the first failure.
+fn enter_namespaces(first_id: u32) -> Result<(), i32> {
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    // SAFETY: plain system calls. The raw ones, because the C library's would
+    // signal the other threads, which do not exist in this copy.
+    unsafe {
+        let check = |rc: libc::c_long| if rc < 0 { Err(*libc::__errno_location()) } else { Ok(()) };
+        check(libc::prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP).into())?;
+        check(libc::syscall(libc::SYS_setresgid, first_id, first_id, first_id))?;
+        check(libc::syscall(libc::SYS_setresuid, first_id, first_id, first_id))?;
+        check(libc::unshare(flags).into())
     }
 }
 
@@ -245,6 +286,20 @@ mod tests {
         remove(&dir).unwrap();
         assert!(!dir.exists());
         assert_eq!(mount::mounts_under(root.path()).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_user_namespace_belongs_to_the_first_id_of_its_sandbox() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("ns");
+        create(&dir, 1_000_000, "sbx-test").unwrap();
+        let namespace = File::open(pin(&dir, Kind::User)).unwrap();
+        let mut owner: libc::uid_t = 0;
+        // NS_GET_OWNER_UID, include/uapi/linux/nsfs.h.
+        // SAFETY: the descriptor is open and the kernel writes one uid.
+        let rc = unsafe { libc::ioctl(namespace.as_raw_fd(), 0xb704, &raw mut owner) };
+        assert_eq!((rc, owner), (0, 1_000_000));
+        remove(&dir).unwrap();
     }
 
     #[test]

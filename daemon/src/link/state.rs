@@ -13,6 +13,9 @@ pub(super) const CERTIFICATE_EXPIRED: &str =
 pub(super) const NODE_REMOVED: &str =
     "central does not know the node any more: make a join token (`roost node join-token`), configure it and restart";
 
+pub(super) const HOLDS_SANDBOXES: &str = "the node cannot join again while it holds sandboxes of its earlier enrolment: \
+     they would be deleted; if that is wanted, set central.abandon_sandboxes = true and restart";
+
 /// Where the connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -3,6 +3,7 @@
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use roost_proto::id::SandboxId;
 use roost_proto::model::Phase;
@@ -16,10 +17,15 @@ use crate::containerd::exec::{ExecFifos, ExecId};
 use crate::containerd::spec::{Program, Role};
 use crate::containerd::{Client, ContainerId, Error};
 use crate::host::files;
+use crate::sandbox::failure::chain;
 use crate::sandbox::{Manager, Node, View, containers};
+use crate::tasks::Tasks;
 
 /// What containerd says when the image lacks the program or forbids it.
 const NO_PROGRAM: [&str; 3] = ["executable file not found", "no such file or directory", "permission denied"];
+
+/// How long a killed program may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs programs in workloads.
 #[derive(Debug, Clone)]
@@ -83,12 +89,14 @@ impl ExecRunner for Execs {
         let parent = self.node.layout.sandbox(id).dir().join("exec");
         let fifos = Fifos::create(&parent, &name, &spec).map_err(runtime("make the pipes of a program", id))?;
         let exec = ExecId { container: ContainerId::new(id, Role::Workload), name };
-        let control = Control { client: self.node.client.clone(), exec, dir: fifos.dir, exit_code: OnceCell::new() };
+        let program_state =
+            Arc::new(ExecState { client: self.node.client.clone(), exec, dir: fifos.dir, exit_code: OnceCell::new() });
+        let control = Control { state: program_state, tasks: self.node.tasks.clone() };
         // In a task of its own: a caller that goes away must not cut off a
         // call that may take effect in containerd.
         let paths = fifos.paths;
         let session = self.node.tasks.spawn("exec-start", async move {
-            let started = control.start(&program, &paths).await;
+            let started = control.state.start(&program, &paths).await;
             (control, started)
         });
         let (control, started) = session.await.map_err(runtime("start a program", id))?;
@@ -173,24 +181,53 @@ fn open_writer(path: &Path) -> std::io::Result<ExecWriter> {
     Ok(Box::new(pipe::OpenOptions::new().open_sender(path)?))
 }
 
-/// Steers one program.
+/// Steers one program. Dropped before its end was seen, it kills the program:
+/// nobody else knows of it.
 #[derive(Debug)]
 struct Control {
+    state: Arc<ExecState>,
+    tasks: Tasks,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if self.state.exit_code.initialized() {
+            return;
+        }
+        let state = self.state.clone();
+        self.tasks.spawn("exec-end", async move { state.end().await });
+    }
+}
+
+/// A program in containerd.
+#[derive(Debug)]
+struct ExecState {
     client: Client,
     exec: ExecId,
     dir: Dir,
     exit_code: OnceCell<i32>,
 }
 
-impl Control {
+impl ExecState {
+    /// Kills and removes the program, if it is there at all.
+    async fn end(&self) {
+        let killed = self.client.kill_exec(&self.exec, nix::libc::SIGKILL.unsigned_abs()).await;
+        let removed = match killed {
+            Ok(()) => tokio::time::timeout(END_TIMEOUT, self.wait_and_remove()).await.map(|r| r.map(drop)),
+            Err(error) => Ok(Err(error)),
+        };
+        match removed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.is_not_found() => {}
+            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "a program without an owner may go on"),
+            Err(_elapsed) => tracing::warn!("a killed program does not end"),
+        }
+    }
+
     async fn start(&self, program: &Program, paths: &FifoPaths) -> Result<(), Error> {
         debug_assert!(paths.stdout.starts_with(&self.dir.0));
         let fifos = ExecFifos { stdin: paths.stdin.as_deref(), stdout: &paths.stdout, stderr: paths.stderr.as_deref() };
         self.client.exec(&self.exec, program, fifos).await
-    }
-
-    fn id(&self) -> &SandboxId {
-        &self.exec.container.sandbox
     }
 
     async fn wait_and_remove(&self) -> Result<i32, Error> {
@@ -200,10 +237,16 @@ impl Control {
     }
 }
 
+impl Control {
+    fn id(&self) -> &SandboxId {
+        &self.state.exec.container.sandbox
+    }
+}
+
 #[tonic::async_trait]
 impl ExecControl for Control {
     async fn resize(&self, size: TerminalSize) -> Result<(), ExecError> {
-        match self.client.resize_exec(&self.exec, size.columns, size.rows).await {
+        match self.state.client.resize_exec(&self.state.exec, size.columns, size.rows).await {
             // It ended meanwhile.
             Err(error) if error.is_not_found() => Ok(()),
             result => result.map_err(runtime("resize a terminal", self.id())),
@@ -211,11 +254,12 @@ impl ExecControl for Control {
     }
 
     async fn signal(&self, signal: i32) -> Result<(), ExecError> {
-        self.client.kill_exec(&self.exec, signal.unsigned_abs()).await.map_err(runtime("signal a program", self.id()))
+        let signalled = self.state.client.kill_exec(&self.state.exec, signal.unsigned_abs()).await;
+        signalled.map_err(runtime("signal a program", self.id()))
     }
 
     async fn wait(&self) -> Result<i32, ExecError> {
-        let exit_code = self.exit_code.get_or_try_init(|| self.wait_and_remove()).await;
+        let exit_code = self.state.exit_code.get_or_try_init(|| self.state.wait_and_remove()).await;
         exit_code.copied().map_err(runtime("wait for a program", self.id()))
     }
 }

@@ -26,24 +26,29 @@ impl NodeImages {
         Self { node, manager, spool, changed }
     }
 
+    /// Sandboxes that exist.
+    fn live(&self) -> Vec<View> {
+        let mut views = self.manager.changed_since(0);
+        views.retain(|view| view.observed.phase != Phase::Gone);
+        views
+    }
+
     /// Sandboxes that are made from an image, or would be at their next start.
     fn users(&self, reference: &ImageRef) -> usize {
-        let views = self.manager.changed_since(0);
-        let lives = views.iter().filter(|view| view.observed.phase != Phase::Gone);
         let uses = |view: &&View| {
             let spec = &view.desired.spec;
             spec.image == *reference || self.node.display_image(spec.display.glx) == reference
         };
-        lives.filter(uses).count()
+        self.live().iter().filter(uses).count()
     }
 
     /// Lets go of layers that were the image's, if no sandbox can have them
-    /// mounted. Otherwise they stay until the image is removed or replaced
-    /// again without users.
+    /// mounted: images share layers, and a sandbox may run on those of an
+    /// image that was replaced since. Otherwise they stay in containerd.
     async fn release(&self, reference: &ImageRef, chain: Result<Option<String>, sandbox::image::ImageError>) {
         self.node.images.forget(reference);
         let result = match chain {
-            Ok(Some(chain)) if self.users(reference) == 0 => self.node.images.release(&chain).await,
+            Ok(Some(chain)) if self.live().is_empty() => self.node.images.release(&chain).await,
             Ok(_) => Ok(()),
             Err(error) => Err(error),
         };

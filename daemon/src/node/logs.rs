@@ -28,7 +28,10 @@ fn rotate_all(dir: &Path, max_bytes: u64) -> Result<(), Error> {
     let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
     for sandbox in entries(dir).collect::<Vec<_>>() {
         for file in entries(&sandbox).filter(|path| path.extension().is_some_and(|e| e == "log")) {
-            rotate_one(&file, max_bytes)?;
+            // One file must not keep the others from being emptied.
+            if let Err(error) = rotate_one(&file, max_bytes) {
+                tracing::warn!(%error, "a log could not be rotated");
+            }
         }
     }
     Ok(())
@@ -45,9 +48,12 @@ fn rotate_one(path: &Path, max_bytes: u64) -> Result<(), Error> {
     }
     file.seek(SeekFrom::Start(len - max_bytes)).map_err(error)?;
     let older = older(path);
-    let mut copy = std::fs::File::create(&older).map_err(|e| Error::path("create", &older, e))?;
-    std::io::copy(&mut (&file).take(max_bytes), &mut copy).map_err(error)?;
-    file.set_len(0).map_err(error)
+    let copied = std::fs::File::create(&older)
+        .and_then(|mut copy| std::io::copy(&mut (&file).take(max_bytes), &mut copy))
+        .map_err(|e| Error::path("copy to", &older, e));
+    // Emptied even if the copy failed: a full disk heals only this way.
+    file.set_len(0).map_err(error)?;
+    copied.map(drop)
 }
 
 fn older(path: &Path) -> PathBuf {

@@ -38,8 +38,9 @@ pub async fn follow(client: Client, manager: Manager, reachable: watch::Sender<b
 async fn subscribe(client: &Client, manager: &Manager, reachable: &watch::Sender<bool>) -> Result<Error, Error> {
     let mut events = client.subscribe().await?;
     let tasks = client.list_tasks().await?;
-    let started = manager.changed_since(0).into_iter().filter(|view| view.observed.phase == Phase::Ready);
-    let ids = started.map(|view| view.desired.id.clone()).collect();
+    // A sandbox that is being adopted or started may lose a container now.
+    let live = manager.changed_since(0).into_iter().filter(|view| view.observed.phase != Phase::Gone);
+    let ids = live.map(|view| view.desired.id.clone()).collect();
     manager.hint(&not_running(ids, &tasks));
     reachable.send_if_modified(|reachable| !std::mem::replace(reachable, true));
     tracing::info!(tasks = tasks.len(), "events of containerd flow");

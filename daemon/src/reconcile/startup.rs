@@ -1,18 +1,19 @@
 //! The first reconciliation: adopt what runs, reap what nobody owns.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use roost_proto::id::SandboxId;
 
-use super::ledger::{Change, Contents, Ledger, LedgerError, Progress, Record, decode};
-use super::plan::{Existing, Plan, plan};
+use super::ledger::{Change, Contents, DecodeRecordError, Ledger, LedgerError, Progress, Record, decode};
+use super::plan::Existing;
 use crate::containerd;
 use crate::sandbox::failure::chain;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::publisher::unix_ms;
-use crate::sandbox::{Node, teardown};
+use crate::sandbox::{Manager, Node, teardown};
 use crate::tasks::Tasks;
 
 /// Orphans that are removed at once: each keeps containerd busy for a while.
@@ -22,29 +23,34 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// Opens the ledger. One that cannot be read is moved aside and rebuilt from
 /// the records in containerd's containers: that loses stopped sandboxes and
-/// history, not a running desktop.
+/// history, not a running desktop. The last value tells whether that is so.
 ///
 /// # Errors
 /// When no ledger can be opened at all.
-pub fn open_ledger(layout: &Layout) -> Result<(Ledger, Contents), LedgerError> {
+pub fn open_ledger(layout: &Layout) -> Result<(Ledger, Contents, bool), LedgerError> {
     let dir = layout.ledger();
     match Ledger::open(&dir) {
-        Ok(opened) => Ok(opened),
+        Ok((ledger, contents)) => Ok((ledger, contents, false)),
         Err(error) if is_broken(&error) => {
             let aside = dir.with_file_name(format!("ledger.broken-{}", unix_ms()));
             tracing::error!(error = %chain(&error), aside = %aside.display(), "ledger is broken: it is rebuilt from containerd");
             move_aside(&dir, &aside)?;
-            Ledger::open(&dir)
+            let (ledger, contents) = Ledger::open(&dir)?;
+            Ok((ledger, contents, true))
         }
         Err(error) => Err(error),
     }
 }
 
-/// A record of a newer daemon is not broken: its owner comes back.
+/// Only damage counts: a full disk or a lock passes, and the record of a newer
+/// daemon is read by it when it comes back.
 fn is_broken(error: &LedgerError) -> bool {
     match error {
-        LedgerError::Record { source, .. } => !matches!(**source, super::ledger::DecodeRecordError::Newer { .. }),
-        LedgerError::Store { operation, .. } => *operation == "open" || *operation == "read",
+        LedgerError::Record { source, .. } => !matches!(**source, DecodeRecordError::Newer { .. }),
+        LedgerError::Store { source, .. } => {
+            let damage = |e: &sled::Error| !matches!(e, sled::Error::Io(_));
+            source.downcast_ref::<sled::Error>().is_some_and(damage)
+        }
         LedgerError::TooLarge { .. } | LedgerError::Closed => false,
     }
 }
@@ -103,7 +109,9 @@ pub async fn recover(
     for record in carried {
         // Both containers of a sandbox carry it.
         if !records.iter().any(|(r, _)| r.desired.id == record.desired.id) {
-            records.push((record, Progress::default()));
+            // What runs was made by its last restart.
+            let restarts_done = record.desired.restart_count;
+            records.push((record, Progress { restarts_done, ..Progress::default() }));
         }
     }
     let recovered = &records[known..];
@@ -114,29 +122,30 @@ pub async fn recover(
     Ok(records)
 }
 
-/// Plans the first reconciliation and starts removing what nobody owns, in
-/// the background: adopted sandboxes do not wait for it.
-#[must_use]
-pub fn reconcile(node: &Arc<Node>, tasks: &Tasks, records: Vec<(Record, Progress)>, existing: &Existing) -> Plan {
-    let plan = plan(records, existing);
-    tracing::info!(adopt = plan.adopt.len(), reap = plan.reap.len(), "first reconciliation");
-    if !plan.reap.is_empty() {
-        tasks.spawn("reap", reap(node.clone(), plan.reap.clone().into_iter().collect()));
-    }
-    plan
-}
-
-async fn reap(node: Arc<Node>, orphans: Vec<SandboxId>) {
+/// Removes what nobody owns, in the background: adopted sandboxes do not wait
+/// for it, and the ids cannot be used again before it is done.
+pub fn reap(node: &Arc<Node>, manager: &Manager, tasks: &Tasks, orphans: BTreeSet<SandboxId>) {
     use futures::StreamExt;
-    futures::stream::iter(orphans).for_each_concurrent(REAP_AT_ONCE, |id| reap_one(&node, id)).await;
+    if orphans.is_empty() {
+        return;
+    }
+    manager.begin_reap(orphans.iter().cloned());
+    let (node, manager) = (node.clone(), manager.clone());
+    tasks.spawn("reap", async move {
+        let reaped = futures::stream::iter(orphans).for_each_concurrent(REAP_AT_ONCE, async |id| {
+            reap_one(&node, &id).await;
+            manager.end_reap(&id);
+        });
+        reaped.await;
+    });
 }
 
-async fn reap_one(node: &Node, id: SandboxId) {
+async fn reap_one(node: &Node, id: &SandboxId) {
     let mut retry = RETRY.0;
     loop {
-        let stopped = teardown::stop(node, &id, Duration::ZERO).await;
+        let stopped = teardown::stop(node, id, Duration::ZERO).await;
         let result = match stopped {
-            Ok(()) => teardown::remove_files(node, &id).await,
+            Ok(()) => teardown::remove_files(node, id).await,
             Err(error) => Err(error),
         };
         match result {

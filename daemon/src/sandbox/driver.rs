@@ -96,20 +96,27 @@ impl Driver {
         }
     }
 
-    /// Finds out where an existing sandbox is.
+    /// Finds out where an existing sandbox is. What an earlier daemon was in
+    /// the middle of counts as Stopping: the next step clears it away.
     async fn adopt(&mut self, found: Found) -> Phase {
+        if self.accepted.is_some() {
+            return Phase::Pending;
+        }
         let desired = self.desired.borrow().clone();
-        let phase = match (found.display, found.workload) {
-            (None, None) => match &self.progress.failure {
-                Some(failure) => Phase::Failed(failure.clone()),
-                None if desired.run_state == RunState::Stopped => Phase::Stopped,
-                None => return Phase::Pending,
-            },
-            (Some(TaskStatus::Running), Some(TaskStatus::Running)) => self.adopt_running(&desired).await,
-            (_, Some(TaskStatus::Stopped(exit_code))) if self.progress.ready.is_some() => {
+        let phase = match (self.progress.failure.clone(), found.display, found.workload) {
+            (Some(failure), _, _) => {
+                self.tear_down(&desired, Duration::ZERO).await;
+                Phase::Failed(failure)
+            }
+            // A shim that is slow to answer is no reason to end a desktop.
+            (
+                None,
+                Some(TaskStatus::Running | TaskStatus::Unknown),
+                Some(TaskStatus::Running | TaskStatus::Unknown),
+            ) => self.adopt_running(&desired).await,
+            (None, _, Some(TaskStatus::Stopped(exit_code))) if self.progress.ready.is_some() => {
                 self.fail_exited(&desired, Ended { role: Role::Workload, exit_code: Some(exit_code) }).await
             }
-            // Half a start, or half a stop: the next step clears it away.
             _ => Phase::Stopping,
         };
         let ready = self.progress.ready.as_ref().filter(|_| phase == Phase::Ready);
@@ -128,8 +135,19 @@ impl Driver {
                 self.publisher.display(number);
                 Phase::Ready
             }
+            Err(StartError::Exited { exit_code, role }) => {
+                let role = if role == Role::Display.as_str() { Role::Display } else { Role::Workload };
+                self.fail_exited(desired, Ended { role, exit_code: Some(exit_code) }).await
+            }
+            // It was Ready: a busy screen or a grabbed server is the user's
+            // affair, and taking over must not disturb it.
+            Err(error) if self.progress.ready.is_some() => {
+                tracing::warn!(sandbox = %desired.id, error = %chain(&error), "adopted sandbox is slow to answer");
+                self.publisher.display(number);
+                Phase::Ready
+            }
             Err(error) => {
-                tracing::warn!(sandbox = %desired.id, error = %chain(&error), "sandbox runs and does not answer: it is started again");
+                tracing::info!(sandbox = %desired.id, error = %chain(&error), "half a start is begun again");
                 Phase::Stopping
             }
         }
@@ -289,6 +307,8 @@ impl Driver {
         self.progress.failure = Some(failure.clone());
         self.progress.ready = None;
         self.save().await;
+        self.publisher.phase(desired, &Phase::Stopping);
+        self.publisher.note(&failure.reason, failure.message.clone());
         self.tear_down(desired, Duration::ZERO).await;
         Phase::Failed(failure)
     }

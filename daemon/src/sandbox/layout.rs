@@ -70,12 +70,6 @@ impl Layout {
         self.root.join("spool")
     }
 
-    /// runc's state.
-    #[must_use]
-    pub fn runc(&self) -> PathBuf {
-        self.root.join("runc")
-    }
-
     /// The directories of one sandbox.
     #[must_use]
     pub fn sandbox(&self, id: &SandboxId) -> SandboxDirs {

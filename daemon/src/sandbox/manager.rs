@@ -3,12 +3,14 @@
 //! Requests are taken one after the other; each is durable before its driver
 //! hears of it and before its caller gets an answer.
 
-use std::collections::HashMap;
+mod central;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use roost_proto::id::{SandboxId, SandboxName, TenantId};
-use roost_proto::model::{Observed, Phase, RunState, SandboxSpec};
+use roost_proto::model::{Observed, RunState, SandboxSpec};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,7 @@ use super::table::Table;
 use super::{Desired, Node, Origin, View};
 use crate::reconcile::ledger::{Change, LedgerError, Progress, Record};
 use crate::tasks::{TaskName, Tasks};
+pub use central::ApplyError;
 
 /// X display number inside every sandbox: each has an X socket directory of
 /// its own.
@@ -54,29 +57,7 @@ pub enum RequestError {
     Ledger(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Why central's desired state was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The delta builds on a generation that this node does not hold.
-    #[error("the change builds on generation {base}, the node holds {held}")]
-    Base {
-        /// Base of the delta.
-        base: u64,
-        /// What the node holds.
-        held: u64,
-    },
-    /// It could not be made durable.
-    #[error("the ledger could not keep the desired state")]
-    Ledger(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
 impl From<LedgerError> for RequestError {
-    fn from(error: LedgerError) -> Self {
-        Self::Ledger(Box::new(error))
-    }
-}
-
-impl From<LedgerError> for ApplyError {
     fn from(error: LedgerError) -> Self {
         Self::Ledger(Box::new(error))
     }
@@ -95,6 +76,8 @@ struct Inner {
     handles: HashMap<SandboxId, Handle>,
     ids: IdRanges,
     central_generation: u64,
+    /// What is left of these is being removed: they cannot be made yet.
+    reaping: HashSet<SandboxId>,
 }
 
 /// How many sandboxes there may be, and which ids they get.
@@ -124,8 +107,12 @@ impl Manager {
     #[must_use]
     pub fn new(node: Arc<Node>, tasks: Tasks, limits: Limits, shutdown: CancellationToken) -> Self {
         let count = u32::try_from(limits.sandboxes_max).unwrap_or(u32::MAX);
-        let inner =
-            Inner { handles: HashMap::new(), ids: IdRanges::new(limits.first_id, count), central_generation: 0 };
+        let inner = Inner {
+            handles: HashMap::new(),
+            ids: IdRanges::new(limits.first_id, count),
+            central_generation: 0,
+            reaping: HashSet::new(),
+        };
         Self {
             node,
             tasks,
@@ -152,6 +139,16 @@ impl Manager {
             self.table.put_desired(Arc::new(record.desired.clone()));
             self.drive(record, progress, found, None);
         }
+    }
+
+    /// Keeps ids from being used again while what is left of them is removed.
+    pub fn begin_reap(&self, ids: impl IntoIterator<Item = SandboxId>) {
+        self.lock().reaping.extend(ids);
+    }
+
+    /// Nothing is left of an id.
+    pub fn end_reap(&self, id: &SandboxId) {
+        self.lock().reaping.remove(id);
     }
 
     /// Starts the driver of a sandbox whose record is durable.
@@ -191,6 +188,10 @@ impl Manager {
                 inner.ids.free(handle.record.first_id);
             }
         }
+        self.forget_later(id).await;
+    }
+
+    async fn forget_later(&self, id: &SandboxId) {
         // Cancel-safe: nothing but the time is waited for.
         tokio::select! {
             () = tokio::time::sleep(GONE_SHOWN_FOR) => {}
@@ -207,6 +208,25 @@ impl Manager {
     /// # Errors
     /// See [`RequestError`].
     pub async fn create(
+        &self,
+        id: SandboxId,
+        name: Option<SandboxName>,
+        spec: SandboxSpec,
+    ) -> Result<View, RequestError> {
+        let manager = self.clone();
+        self.whole(async move { manager.create_now(id, name, spec).await }).await
+    }
+
+    /// Carries a request out to its end, also when its caller goes away: one
+    /// that became durable must reach its driver.
+    async fn whole<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = Result<T, RequestError>> + Send + 'static,
+    ) -> Result<T, RequestError> {
+        self.tasks.spawn("request", request).await.map_err(|error| RequestError::Ledger(Box::new(error)))?
+    }
+
+    async fn create_now(
         &self,
         id: SandboxId,
         name: Option<SandboxName>,
@@ -236,6 +256,8 @@ impl Manager {
             self.lock().ids.free(record.first_id);
             return Err(error.into());
         }
+        // An earlier sandbox of this id may still be shown as Gone.
+        self.table.remove(&id);
         self.table.put_desired(Arc::new(record.desired.clone()));
         let accepted = Accepted { at, durable_at: Instant::now() };
         self.drive(record, Progress::default(), Found::default(), Some(accepted));
@@ -244,6 +266,9 @@ impl Manager {
 
     fn allocate(&self, desired: Desired) -> Result<Record, RequestError> {
         let mut inner = self.lock();
+        if inner.reaping.contains(&desired.id) {
+            return Err(RequestError::Deleting(desired.id));
+        }
         let full = RequestError::Full { max: self.limits.sandboxes_max };
         if inner.handles.len() >= self.limits.sandboxes_max {
             return Err(full);
@@ -274,6 +299,11 @@ impl Manager {
     }
 
     async fn request(&self, id: &SandboxId, request: Request) -> Result<View, RequestError> {
+        let (manager, id) = (self.clone(), id.clone());
+        self.whole(async move { manager.request_now(&id, request).await }).await
+    }
+
+    async fn request_now(&self, id: &SandboxId, request: Request) -> Result<View, RequestError> {
         let _lane = self.lane.lock().await;
         let not_found = || RequestError::NotFound(id.clone());
         let view = self.get(id).ok_or_else(not_found)?;
@@ -299,112 +329,6 @@ impl Manager {
             handle.record = record;
             handle.desired.send_replace(desired);
         }
-    }
-
-    /// Takes central's desired state. `full`: sandboxes of central that are
-    /// not listed are to be deleted; else `base_generation` must be held.
-    /// Returns once it is durable, with the generation that is held now. An
-    /// older or equal generation changes nothing (a replay).
-    ///
-    /// # Errors
-    /// See [`ApplyError`].
-    pub async fn apply_central(
-        &self,
-        generation: u64,
-        full: bool,
-        base_generation: u64,
-        sandboxes: Vec<Desired>,
-    ) -> Result<u64, ApplyError> {
-        let at = Instant::now();
-        let _lane = self.lane.lock().await;
-        let held = self.central_generation();
-        if generation <= held {
-            return Ok(held);
-        }
-        if !full && base_generation != held {
-            return Err(ApplyError::Base { base: base_generation, held });
-        }
-        let plan = self.plan_central(full, sandboxes);
-        let mut changes: Vec<Change> = plan.iter().map(|p| Change::Put(Box::new(p.record.clone()))).collect();
-        changes.push(Change::CentralGeneration(generation));
-        if let Err(error) = self.node.ledger.commit(changes).await {
-            let mut inner = self.lock();
-            plan.iter().filter(|p| p.is_new).for_each(|p| inner.ids.free(p.record.first_id));
-            return Err(error.into());
-        }
-        self.lock().central_generation = generation;
-        let accepted = Accepted { at, durable_at: Instant::now() };
-        for Planned { record, is_new } in plan {
-            if is_new {
-                self.table.put_desired(Arc::new(record.desired.clone()));
-                self.drive(record, Progress::default(), Found::default(), Some(accepted));
-            } else {
-                self.tell(record);
-            }
-        }
-        Ok(generation)
-    }
-
-    /// Which records a desired state of central changes.
-    fn plan_central(&self, full: bool, sandboxes: Vec<Desired>) -> Vec<Planned> {
-        let mut plan = Vec::new();
-        let listed: std::collections::HashSet<SandboxId> = sandboxes.iter().map(|d| d.id.clone()).collect();
-        if full {
-            let inner = self.lock();
-            let unlisted = inner.handles.values().map(|h| &h.record).filter(|r| {
-                r.desired.origin == Origin::Central
-                    && r.desired.run_state != RunState::Deleted
-                    && !listed.contains(&r.desired.id)
-            });
-            plan.extend(unlisted.map(|r| Planned::changed(r, |d| d.run_state = RunState::Deleted)));
-        }
-        for desired in sandboxes {
-            plan.extend(self.plan_one(desired));
-        }
-        plan
-    }
-
-    fn plan_one(&self, desired: Desired) -> Option<Planned> {
-        let existing = self.lock().handles.get(&desired.id).map(|h| h.record.clone());
-        match existing {
-            Some(record) if record.desired.generation >= desired.generation => None,
-            Some(record) => {
-                let created_at_unix_ms = record.desired.created_at_unix_ms;
-                let desired = Desired { created_at_unix_ms, ..desired };
-                Some(Planned { record: Record { desired, ..record }, is_new: false })
-            }
-            // Nothing of it is here: say so.
-            None if desired.run_state == RunState::Deleted => {
-                let observed =
-                    Observed { phase: Phase::Gone, observed_generation: desired.generation, ..Observed::pending() };
-                let id = desired.id.clone();
-                self.table.put_desired(Arc::new(desired));
-                self.table.publish(&id, observed);
-                None
-            }
-            None => match self.allocate(desired.clone()) {
-                Ok(record) => Some(Planned { record, is_new: true }),
-                Err(error) => {
-                    self.refuse(desired, &error);
-                    None
-                }
-            },
-        }
-    }
-
-    /// Shows a sandbox that this node cannot take as Failed.
-    fn refuse(&self, desired: Desired, error: &RequestError) {
-        tracing::warn!(sandbox = %desired.id, %error, "sandbox of central is refused");
-        let observed = Observed {
-            phase: Phase::Failed,
-            observed_generation: desired.generation,
-            reason: Some("node-full".into()),
-            message: Some(error.to_string()),
-            ..Observed::pending()
-        };
-        let id = desired.id.clone();
-        self.table.put_desired(Arc::new(desired));
-        self.table.publish(&id, observed);
     }
 
     /// Generation of central's desired state that is durable here; 0 = none.
@@ -458,20 +382,5 @@ impl Manager {
     #[must_use]
     pub fn id_ranges_used(&self) -> usize {
         self.lock().ids.used()
-    }
-}
-
-/// One record that a desired state of central changes.
-struct Planned {
-    record: Record,
-    is_new: bool,
-}
-
-impl Planned {
-    fn changed(record: &Record, edit: impl FnOnce(&mut Desired)) -> Self {
-        let mut record = record.clone();
-        edit(&mut record.desired);
-        record.desired.generation += 1;
-        Self { record, is_new: false }
     }
 }

@@ -56,7 +56,8 @@ pub fn decide(request: Request, desired: &Desired, phase: Phase) -> Decision {
         Request::Delete => RunState::Deleted,
     };
     let restart = request == Request::Restart;
-    let retry = request == Request::Start && phase == Phase::Failed;
+    // Stopping while wanted Running is a failure that is being cleared away.
+    let retry = request == Request::Start && matches!(phase, Phase::Failed | Phase::Stopping);
     if desired.run_state == run_state && !restart && !retry {
         return Decision::Ignore;
     }

@@ -1,6 +1,7 @@
 //! What ends a wait early: the wish changed, or a container ended.
 
 use std::future::Future;
+use std::time::Duration;
 
 use roost_proto::id::SandboxId;
 use tokio::sync::watch;
@@ -17,6 +18,19 @@ pub struct Ended {
     /// Its exit code; none when containerd does not know the task any more
     /// (its shim was killed).
     pub exit_code: Option<i32>,
+}
+
+/// Between two questions to a containerd that does not answer.
+const ASK_PERIOD: Duration = Duration::from_millis(500);
+
+/// What containerd says of both containers.
+enum Answer {
+    /// One has ended.
+    Ended(Ended),
+    /// Neither has.
+    Runs,
+    /// It does not say: the hint stands.
+    Unknown,
 }
 
 /// Watches one sandbox's containers and the driver's wish.
@@ -80,29 +94,31 @@ impl<'a> Watch<'a> {
                 // The manager is gone: the daemon shuts down.
                 return std::future::pending().await;
             };
-            if let Some(ended) = self.ask().await {
-                return ended;
+            match self.ask().await {
+                Answer::Ended(ended) => return ended,
+                Answer::Runs => self.answered = hint,
+                Answer::Unknown => tokio::time::sleep(ASK_PERIOD).await,
             }
-            self.answered = hint;
         }
     }
 
-    /// Asks containerd about both containers. When it does not answer, the
-    /// next hint comes after the reconnection.
-    async fn ask(&self) -> Option<Ended> {
+    /// Asks containerd about both containers.
+    async fn ask(&self) -> Answer {
+        let mut answer = Answer::Runs;
         for role in Role::ALL {
             match self.client.get_task(&ContainerId::new(&self.id, role)).await {
-                Ok(Some(task)) => {
-                    if let TaskStatus::Stopped(code) = task.status {
-                        return Some(Ended { role, exit_code: Some(code) });
-                    }
-                }
-                Ok(None) => return Some(Ended { role, exit_code: None }),
+                Ok(Some(task)) => match task.status {
+                    TaskStatus::Stopped(code) => return Answer::Ended(Ended { role, exit_code: Some(code) }),
+                    TaskStatus::Unknown => answer = Answer::Unknown,
+                    TaskStatus::Created | TaskStatus::Running => {}
+                },
+                Ok(None) => return Answer::Ended(Ended { role, exit_code: None }),
                 Err(error) => {
                     tracing::warn!(sandbox = %self.id, role = role.as_str(), %error, "task cannot be asked for");
+                    answer = Answer::Unknown;
                 }
             }
         }
-        None
+        answer
     }
 }
