@@ -42,12 +42,16 @@ main() {
     export ROOST_TEST_DIR=$scratch ROOST_TEST_SEEDS=$scratch/seeds
     mkdir -p "$ROOST_TEST_SEEDS"
     : >"$scratch/log"
-    local failed=()
+    local failed=() code
     for suite in "${wanted[@]}"; do
         say "== $suite"
-        # A subshell of its own, so that the first failure in it ends it and not the others.
-        (set -e; "suite_$suite") && continue
-        failed+=("$suite")
+        # A subshell of its own: the first failure in it ends it and not the others. Not in a
+        # condition, where bash would ignore `set -e`.
+        set +e
+        (set -e; "suite_$suite")
+        code=$?
+        set -e
+        ((code == 0)) || failed+=("$suite")
     done
     summary
     ((${#failed[@]} == 0)) || fail "failed: ${failed[*]}"

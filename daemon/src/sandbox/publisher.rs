@@ -66,10 +66,8 @@ impl Publisher {
         self.observed.reason = failure.map(|f| f.reason.clone());
         self.observed.message = failure.map(|f| f.message.clone());
         self.observed.exit_code = failure.and_then(|f| f.exit_code);
-        if *phase == Phase::Ready {
-            if was != outside {
-                self.observed.ready_at_unix_ms = Some(self.restored_ready_at.take().unwrap_or_else(unix_ms));
-            }
+        if *phase == Phase::Ready && was != outside {
+            self.observed.ready_at_unix_ms = Some(self.restored_ready_at.take().unwrap_or_else(unix_ms));
         }
         self.publish();
     }
