@@ -60,6 +60,7 @@ up() {
     ((${#home} <= 60)) || fail "ROOST_HOME is too long for unix sockets: use at most 60 characters"
     require_ports
     require_cargo
+    [[ -e $bin/roostd ]] || require_space "$home" 3000 "Roost"
     { build_packages; runtime_packages; } | install_missing
     mkdir -p "$bin" "$config" "$logs" "$run"
     exec {lock}>"$home/quickstart.lock"
@@ -175,7 +176,6 @@ containerd_socket() {
 
 start_containerd() {
     [[ -z ${ROOST_CONTAINERD_SOCKET-} ]] || return 0
-    require_space "$home" 3000 "containerd"
     start containerd "$(command -v containerd)" --config "$config/containerd.toml"
     wait_for "containerd" 30 test -S "$run/containerd.sock"
 }
