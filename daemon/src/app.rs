@@ -28,7 +28,7 @@ use crate::reconcile::{events, startup};
 use crate::sandbox::image::Images;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::manager::Limits;
-use crate::sandbox::{Manager, Node};
+use crate::sandbox::{Manager, Node, Services};
 use crate::tasks::Tasks;
 
 /// Cgroup of the shims, beside those of the sandboxes.
@@ -100,7 +100,7 @@ impl App {
         tracing::info!(address = %admin.address(), "metrics and probes are served");
         tasks.spawn("admin", admin.serve(shutdown.clone()));
 
-        let (node, manager) = build_node(&config, layout, &tasks, &metrics, &shutdown).await?;
+        let (node, services, manager) = build_node(&config, layout, &tasks, &metrics, &shutdown).await?;
         adopted.hold();
         let capacity = capacity(&config)?;
         // The survey has just heard of it.
@@ -158,7 +158,7 @@ impl App {
             }
         };
         let link_state = link.as_ref().map(LinkHandle::state);
-        metrics.attach(Arc::new(Samples::new(node.clone(), manager, capacity, link_state)));
+        metrics.attach(Arc::new(Samples::new(services.ledger.clone(), manager, capacity, link_state)));
         tracing::info!(socket = %config.api.socket.display(), root = %config.root.display(), "roostd serves");
         Ok(Self { shutdown, api: api_handle, link, _lock: lock })
     }
@@ -217,7 +217,7 @@ async fn build_node(
     tasks: &Tasks,
     metrics: &Metrics,
     shutdown: &CancellationToken,
-) -> Result<(Arc<Node>, Manager), StartError> {
+) -> Result<(Arc<Node>, Arc<Services>, Manager), StartError> {
     let client = Client::connect(&config.containerd.socket, &config.containerd.namespace)?;
     let cgroups = Cgroups::new(&config.sandboxes.cgroup_parent);
     cgroups.create_plain(SHIM_CGROUP)?;
@@ -232,22 +232,21 @@ async fn build_node(
         images: Images::new(client.clone(), images, &config.containerd.snapshotter),
         display_images: (config.sandboxes.display_image.clone(), config.sandboxes.display_glx_image.clone()),
         screenshots: Screenshots::new(SCREENSHOTS_AT_ONCE),
-        metrics: metrics.clone(),
         tasks: tasks.clone(),
         client,
         layout,
         cgroups,
-        ledger,
     });
+    let services = Arc::new(Services { runtime: node.clone(), ledger, metrics: metrics.clone() });
     let limits = Limits { sandboxes_max: config.sandboxes.max, first_id: config.sandboxes.first_id };
-    let manager = Manager::new(node.clone(), tasks.clone(), limits, shutdown.clone());
+    let manager = Manager::new(services.clone(), tasks.clone(), limits, shutdown.clone());
     let (mut existing, carried) = startup::survey(&node).await;
     if is_lost {
         // Directories that no container tells of may be stopped sandboxes:
         // they are kept for central, which lists them again.
         existing.names.clear();
     }
-    let records = startup::recover(&node.ledger, contents.records, carried).await?;
+    let records = startup::recover(&services.ledger, contents.records, carried).await?;
     let plan = plan(records, &existing);
     tracing::info!(adopt = plan.adopt.len(), reap = plan.reap.len(), "first reconciliation");
     startup::reap(&node, &manager, tasks, plan.reap);
@@ -255,7 +254,7 @@ async fn build_node(
     if let Err(error) = node.images.store().forget_broken_imports().await {
         tracing::warn!(%error, "leases of broken imports stay until they expire");
     }
-    Ok((node, manager))
+    Ok((node, services, manager))
 }
 
 /// What sandboxes may request of this machine.

@@ -17,6 +17,7 @@ pub mod manager;
 pub mod prepare;
 pub mod publisher;
 pub mod request_queue;
+pub mod runtime;
 pub mod state;
 pub mod table;
 pub mod teardown;
@@ -25,12 +26,12 @@ use roost_proto::model::ImageRef;
 
 use crate::containerd::{Client, RuntimeOptions};
 use crate::host::cgroup::Cgroups;
-use crate::reconcile::ledger::Ledger;
 
 pub use desired::{Desired, Origin, View};
 pub use manager::{ApplyError, Manager, RequestError};
+pub use runtime::{Runtime, Services};
 
-/// What every driver needs of its node.
+/// A real node: what starts sandboxes, and what looks into them.
 #[derive(Debug)]
 pub struct Node {
     /// The containerd that runs the containers.
@@ -47,12 +48,8 @@ pub struct Node {
     pub display_images: (ImageRef, ImageRef),
     /// Reads pixels.
     pub screenshots: crate::display::encode::Screenshots,
-    /// What is durable.
-    pub ledger: Ledger,
     /// Where tasks run.
     pub tasks: crate::tasks::Tasks,
-    /// Counts starts and failures.
-    pub metrics: crate::metrics::Metrics,
 }
 
 impl Node {

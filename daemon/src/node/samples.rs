@@ -1,18 +1,17 @@
 //! What Prometheus is told, read at each scrape.
 
-use std::sync::Arc;
-
 use roost_proto::model::{NodeCapacity, Phase};
 use tokio::sync::watch;
 
 use crate::link::LinkState;
 use crate::metrics::{NodeSample, SampleSource, SandboxSample};
-use crate::sandbox::{Manager, Node, View};
+use crate::reconcile::ledger::Ledger;
+use crate::sandbox::{Manager, View};
 
 /// Reads the node for metrics.
 #[derive(Debug)]
 pub struct Samples {
-    node: Arc<Node>,
+    ledger: Ledger,
     manager: Manager,
     capacity: NodeCapacity,
     link: Option<watch::Receiver<LinkState>>,
@@ -22,12 +21,12 @@ impl Samples {
     /// Samples of the node and, if it has one, its connection to central.
     #[must_use]
     pub fn new(
-        node: Arc<Node>,
+        ledger: Ledger,
         manager: Manager,
         capacity: NodeCapacity,
         link: Option<watch::Receiver<LinkState>>,
     ) -> Self {
-        Self { node, manager, capacity, link }
+        Self { ledger, manager, capacity, link }
     }
 
     fn live(&self) -> Vec<View> {
@@ -53,7 +52,7 @@ impl SampleSource for Samples {
         use std::sync::atomic::Ordering::Relaxed;
         let views = self.live();
         let resources = || views.iter().map(|view| &view.desired.spec.resources);
-        let ledger = self.node.ledger.figures();
+        let ledger = self.ledger.figures();
         let link = self.link.as_ref().map(|link| link.borrow().clone());
         NodeSample {
             capacity: self.capacity,

@@ -4,27 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::{Phase, Usage};
+use roost_proto::model::Phase;
 
-use crate::host::{Error, blocking, files};
-use crate::sandbox::{Manager, Node};
+use crate::host::blocking;
+use crate::sandbox::{Manager, Runtime};
 
 /// Between two samples: four small files per sandbox, about 20 ms of CPU for
 /// a thousand of them.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// Samples for ever.
-pub async fn sample(node: Arc<Node>, manager: Manager) {
+pub async fn sample(runtime: Arc<dyn Runtime>, manager: Manager) {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let ready = manager.changed_since(0).into_iter().filter(|view| view.observed.phase == Phase::Ready);
         let ids: Vec<SandboxId> = ready.map(|view| view.desired.id.clone()).collect();
-        let (node, table) = (node.clone(), manager.table().clone());
+        let (runtime, table) = (runtime.clone(), manager.table().clone());
         let sampled = blocking(move || {
             for id in ids {
-                match usage(&node, &id) {
+                match runtime.usage(&id) {
                     Ok(usage) => table.set_usage(&id, usage),
                     // It ended since the list was made.
                     Err(error) => tracing::debug!(sandbox = %id, %error, "usage cannot be read"),
@@ -36,14 +36,4 @@ pub async fn sample(node: Arc<Node>, manager: Manager) {
             tracing::debug!(%error, "usage was not sampled");
         }
     }
-}
-
-/// What one sandbox uses now.
-///
-/// # Errors
-/// When it does not run.
-pub fn usage(node: &Node, id: &SandboxId) -> Result<Usage, Error> {
-    let usage = node.cgroups.usage(id.as_str())?;
-    let shm_bytes = files::used_bytes(&node.layout.sandbox(id).shm())?;
-    Ok(Usage { shm_bytes, ..usage })
 }

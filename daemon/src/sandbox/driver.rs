@@ -10,11 +10,12 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::ensure::{self, Ended, NotStarted, Watch};
+use super::Desired;
+use super::ensure::{Ended, Watch};
 use super::failure::{StartError, chain};
 use super::publisher::Publisher;
+use super::runtime::{Services, Start};
 use super::state::{Phase, Step, next_step};
-use super::{Desired, Node, teardown};
 use crate::containerd::{Role, TaskStatus};
 use crate::reconcile::ledger::{Change, Failure, Progress, ReadyRecord, Record};
 
@@ -44,8 +45,8 @@ pub struct Accepted {
 /// All that a driver owns.
 #[derive(Debug)]
 pub struct Driver {
-    /// The node.
-    pub node: Arc<Node>,
+    /// What the drivers of the node share.
+    pub services: Arc<Services>,
     /// What is allocated; its wish is replaced by each newer one.
     pub record: Record,
     /// How far it came.
@@ -126,10 +127,10 @@ impl Driver {
     }
 
     async fn adopt_running(&mut self, desired: &Arc<Desired>) -> Phase {
-        let node = self.node.clone();
-        let mut watch = self.watch(&node, CancellationToken::new());
+        let services = self.services.clone();
+        let mut watch = self.watch(&services, CancellationToken::new());
         let number = self.record.display_number;
-        match ensure::verify(&node, desired, number, &mut watch, ADOPT_TIMEOUT).await {
+        match services.runtime.verify(desired, number, &mut watch, ADOPT_TIMEOUT).await {
             Ok(()) => {
                 tracing::info!(sandbox = %desired.id, "sandbox adopted");
                 self.publisher.display(number);
@@ -155,8 +156,8 @@ impl Driver {
 
     /// Waits for a newer wish or, while Ready, for an end.
     async fn rest(&mut self, desired: &Arc<Desired>, phase: Phase) -> Phase {
-        let node = self.node.clone();
-        let mut watch = self.watch(&node, CancellationToken::new());
+        let services = self.services.clone();
+        let mut watch = self.watch(&services, CancellationToken::new());
         // Cancel-safe: a wish stays in its channel; a hint counts as new until
         // containerd was asked about it.
         tokio::select! {
@@ -198,8 +199,8 @@ impl Driver {
     }
 
     /// Watches the containers that were made since the last start began.
-    fn watch<'a>(&self, node: &'a Node, cancel: CancellationToken) -> Watch<'a> {
-        Watch::new(&node.client, self.record.desired.id.clone(), self.hints.clone(), self.hints_before, cancel)
+    fn watch<'a>(&self, services: &'a Services, cancel: CancellationToken) -> Watch<'a> {
+        Watch::new(&*services.runtime, self.record.desired.id.clone(), self.hints.clone(), self.hints_before, cancel)
     }
 
     /// Whether the newest wish still asks for a start.
@@ -218,10 +219,9 @@ impl Driver {
         }
         let cancel = CancellationToken::new();
         self.hints_before = *self.hints.borrow();
-        let node = self.node.clone();
-        let watch = self.watch(&node, cancel.clone());
-        let start = ensure::start(NotStarted {
-            node: &node,
+        let services = self.services.clone();
+        let watch = self.watch(&services, cancel.clone());
+        let start = services.runtime.start(Start {
             desired: desired.clone(),
             record: &self.record,
             publisher: &mut self.publisher,
@@ -249,7 +249,7 @@ impl Driver {
         self.progress.restarts_done = desired.restart_count;
         self.publisher.phase(desired, &Phase::Ready);
         let observed = self.publisher.observed();
-        self.node.metrics.start_succeeded(&observed.stages);
+        self.services.metrics.start_succeeded(&observed.stages);
         self.progress.ready = Some(ReadyRecord {
             at_unix_ms: observed.ready_at_unix_ms.unwrap_or_default(),
             stages: observed.stages.clone(),
@@ -267,7 +267,7 @@ impl Driver {
             return Phase::Stopped;
         }
         tracing::warn!(sandbox = %desired.id, %stage, reason = error.reason(), error = %chain(error), "start failed");
-        self.node.metrics.start_failed(error.reason());
+        self.services.metrics.start_failed(error.reason());
         let exit_code = match error {
             StartError::Exited { exit_code, .. } => Some(*exit_code),
             _ => None,
@@ -289,7 +289,7 @@ impl Driver {
             Role::Display => ("display-exited", " --display"),
             Role::Workload => ("workload-exited", ""),
         };
-        self.node.metrics.sandbox_failed(reason);
+        self.services.metrics.sandbox_failed(reason);
         let code = ended.exit_code.map_or_else(|| "its runtime shim was killed".into(), |c| format!("exit code {c}"));
         let failure = Failure {
             reason: reason.into(),
@@ -335,16 +335,16 @@ impl Driver {
     }
 
     async fn forget(&self, desired: &Desired) -> Result<(), String> {
-        teardown::remove_files(&self.node, &desired.id).await.map_err(|e| chain(&e))?;
+        self.services.runtime.remove_files(&desired.id).await.map_err(|e| chain(&e))?;
         let changes = vec![Change::Remove(desired.id.clone())];
-        self.node.ledger.commit(changes).await.map_err(|e| chain(&e))
+        self.services.ledger.commit(changes).await.map_err(|e| chain(&e))
     }
 
     /// Takes away all that runs, however long it takes.
     async fn tear_down(&mut self, desired: &Desired, grace: Duration) {
         let mut retry = RETRY.0;
         let mut grace = grace;
-        while let Err(error) = teardown::stop(&self.node, &desired.id, grace).await {
+        while let Err(error) = self.services.runtime.stop(&desired.id, grace).await {
             let error = chain(&error);
             tracing::warn!(sandbox = %desired.id, error, "removal is tried again");
             self.publisher.note("removal-retried", error);
@@ -358,7 +358,7 @@ impl Driver {
     /// restart of the daemon, not the sandbox.
     async fn save(&self) {
         let change = Change::Progress(self.record.desired.id.clone(), Box::new(self.progress.clone()));
-        if let Err(error) = self.node.ledger.commit(vec![change]).await {
+        if let Err(error) = self.services.ledger.commit(vec![change]).await {
             tracing::error!(sandbox = %self.record.desired.id, error = %chain(&error), "progress could not be kept");
         }
     }

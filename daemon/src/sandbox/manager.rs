@@ -20,7 +20,7 @@ use super::driver::{Accepted, Driver, Found};
 use super::publisher::{Publisher, unix_ms};
 use super::request_queue::{Decision, DeniedReason, Request, decide, is_repetition};
 use super::table::Table;
-use super::{Desired, Node, Origin, View};
+use super::{Desired, Origin, Services, View};
 use crate::reconcile::ledger::{Change, LedgerError, Progress, Record};
 use crate::tasks::{TaskName, Tasks};
 pub use central::ApplyError;
@@ -92,7 +92,7 @@ pub struct Limits {
 /// Handle on every sandbox of the node; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Manager {
-    node: Arc<Node>,
+    services: Arc<Services>,
     tasks: Tasks,
     table: Table,
     limits: Limits,
@@ -105,7 +105,7 @@ pub struct Manager {
 impl Manager {
     /// A manager without sandboxes.
     #[must_use]
-    pub fn new(node: Arc<Node>, tasks: Tasks, limits: Limits, shutdown: CancellationToken) -> Self {
+    pub fn new(services: Arc<Services>, tasks: Tasks, limits: Limits, shutdown: CancellationToken) -> Self {
         let count = u32::try_from(limits.sandboxes_max).unwrap_or(u32::MAX);
         let inner = Inner {
             handles: HashMap::new(),
@@ -114,7 +114,7 @@ impl Manager {
             reaping: HashSet::new(),
         };
         Self {
-            node,
+            services,
             tasks,
             table: Table::default(),
             limits,
@@ -159,7 +159,7 @@ impl Manager {
         self.lock().handles.insert(id.clone(), Handle { record: record.clone(), desired: desired_tx, hints: hints_tx });
         let observed = self.table.get(&id).map_or_else(Observed::pending, |view| view.observed);
         let driver = Driver {
-            node: self.node.clone(),
+            services: self.services.clone(),
             record,
             progress,
             desired,
@@ -252,7 +252,7 @@ impl Manager {
             created_at_unix_ms: unix_ms(),
         };
         let record = self.allocate(desired)?;
-        if let Err(error) = self.node.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await {
+        if let Err(error) = self.services.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await {
             self.lock().ids.free(record.first_id);
             return Err(error.into());
         }
@@ -314,7 +314,7 @@ impl Manager {
             Decision::Deny(DeniedReason::OwnedByCentral) => return Err(RequestError::OwnedByCentral(id.clone())),
             Decision::Accept(desired) => {
                 let record = Record { desired: *desired, ..record };
-                self.node.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await?;
+                self.services.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await?;
                 self.tell(record);
             }
         }

@@ -7,41 +7,32 @@ use roost_proto::id::SandboxId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::containerd::{Client, ContainerId, Role, TaskStatus};
+use crate::containerd::Role;
 use crate::sandbox::failure::StartError;
+use crate::sandbox::runtime::{Liveness, Runtime};
 
 /// A container that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
     /// Which of the two.
     pub role: Role,
-    /// Its exit code; none when containerd does not know the task any more
+    /// Its exit code; none when the runtime does not know the task any more
     /// (its shim was killed).
     pub exit_code: Option<i32>,
 }
 
-/// Between two questions to a containerd that does not answer.
+/// Between two looks at a runtime that does not answer.
 const ASK_PERIOD: Duration = Duration::from_millis(500);
-
-/// What containerd says of both containers.
-enum Answer {
-    /// One has ended.
-    Ended(Ended),
-    /// Neither has.
-    Runs,
-    /// It does not say: the hint stands.
-    Unknown,
-}
 
 /// Watches one sandbox's containers and the driver's wish.
 ///
-/// Events are hints: each one makes us ask containerd, whose answer counts.
+/// Events are hints: each one makes us ask the runtime, whose answer counts.
 #[derive(Debug)]
 pub struct Watch<'a> {
-    client: &'a Client,
+    runtime: &'a dyn Runtime,
     id: SandboxId,
     hints: watch::Receiver<u64>,
-    /// The hint after which containerd was asked last.
+    /// The hint after which the runtime was asked last.
     answered: u64,
     cancel: CancellationToken,
 }
@@ -51,13 +42,13 @@ impl<'a> Watch<'a> {
     /// containers.
     #[must_use]
     pub fn new(
-        client: &'a Client,
+        runtime: &'a dyn Runtime,
         id: SandboxId,
         hints: watch::Receiver<u64>,
         before: u64,
         cancel: CancellationToken,
     ) -> Self {
-        Self { client, id, hints, answered: before, cancel }
+        Self { runtime, id, hints, answered: before, cancel }
     }
 
     /// Whether the start is still wanted.
@@ -94,31 +85,11 @@ impl<'a> Watch<'a> {
                 // The manager is gone: the daemon shuts down.
                 return std::future::pending().await;
             };
-            match self.ask().await {
-                Answer::Ended(ended) => return ended,
-                Answer::Runs => self.answered = hint,
-                Answer::Unknown => tokio::time::sleep(ASK_PERIOD).await,
+            match self.runtime.look(&self.id).await {
+                Liveness::Ended(ended) => return ended,
+                Liveness::Runs => self.answered = hint,
+                Liveness::Unknown => tokio::time::sleep(ASK_PERIOD).await,
             }
         }
-    }
-
-    /// Asks containerd about both containers.
-    async fn ask(&self) -> Answer {
-        let mut answer = Answer::Runs;
-        for role in Role::ALL {
-            match self.client.get_task(&ContainerId::new(&self.id, role)).await {
-                Ok(Some(task)) => match task.status {
-                    TaskStatus::Stopped(code) => return Answer::Ended(Ended { role, exit_code: Some(code) }),
-                    TaskStatus::Unknown => answer = Answer::Unknown,
-                    TaskStatus::Created | TaskStatus::Running => {}
-                },
-                Ok(None) => return Answer::Ended(Ended { role, exit_code: None }),
-                Err(error) => {
-                    tracing::warn!(sandbox = %self.id, role = role.as_str(), %error, "task cannot be asked for");
-                    answer = Answer::Unknown;
-                }
-            }
-        }
-        answer
     }
 }

@@ -75,7 +75,7 @@ impl Manager {
         let plan = self.plan_central(full, sandboxes);
         let mut changes: Vec<Change> = plan.iter().map(|p| Change::Put(Box::new(p.record.clone()))).collect();
         changes.push(Change::CentralGeneration(generation));
-        if let Err(error) = self.node.ledger.commit(changes).await {
+        if let Err(error) = self.services.ledger.commit(changes).await {
             let mut inner = self.lock();
             plan.iter().filter(|p| p.is_new).for_each(|p| inner.ids.free(p.record.first_id));
             return Err(error.into());

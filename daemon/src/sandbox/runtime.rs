@@ -1,0 +1,106 @@
+//! What a driver needs done to real things: the seam between the life of a
+//! sandbox and whatever runs it.
+//!
+//! Everything above this trait (states, drivers, manager, ledger, the
+//! connection to central) is the same whether desktops run under containerd
+//! ([`super::Node`]) or are only played ([`crate::sim`]), and does not know
+//! which. An implementation decides nothing: it does what it is asked, takes
+//! nothing for granted and may be asked again.
+
+mod node;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roost_proto::id::SandboxId;
+use roost_proto::model::Usage;
+
+use super::Desired;
+use super::ensure::{Ended, Watch};
+use super::failure::StartError;
+use super::publisher::Publisher;
+use super::teardown::TeardownError;
+use crate::host;
+use crate::metrics::Metrics;
+use crate::reconcile::ledger::{Ledger, Record};
+
+/// All that a start is told.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// What is wanted.
+    pub desired: Arc<Desired>,
+    /// What is allocated.
+    pub record: &'a Record,
+    /// Where stages are published.
+    pub publisher: &'a mut Publisher,
+    /// Tells when to give up.
+    pub watch: Watch<'a>,
+}
+
+/// What runs of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// A container has ended.
+    Ended(Ended),
+    /// None has.
+    Runs,
+    /// It cannot be told now.
+    Unknown,
+}
+
+/// Runs sandboxes.
+#[tonic::async_trait]
+pub trait Runtime: Debug + Send + Sync + 'static {
+    /// Brings a sandbox from nothing to Ready, stage by stage.
+    ///
+    /// # Errors
+    /// See [`StartError`]; what was made stays until [`Self::stop`].
+    async fn start(&self, start: Start<'_>) -> Result<(), StartError>;
+
+    /// Looks whether a sandbox that runs already is Ready: for adoption.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    async fn verify(
+        &self,
+        desired: &Desired,
+        display_number: u32,
+        watch: &mut Watch<'_>,
+        timeout: Duration,
+    ) -> Result<(), StartError>;
+
+    /// Whether the containers of a sandbox run.
+    async fn look(&self, id: &SandboxId) -> Liveness;
+
+    /// Ends the processes and takes away all that a start made; what the
+    /// workload wrote and the logs stay. `grace`: between SIGTERM and SIGKILL
+    /// for the workload.
+    ///
+    /// # Errors
+    /// See [`TeardownError`]; call again later.
+    async fn stop(&self, id: &SandboxId, grace: Duration) -> Result<(), TeardownError>;
+
+    /// Removes what [`Self::stop`] left: files and logs.
+    ///
+    /// # Errors
+    /// See [`TeardownError`]; call again later.
+    async fn remove_files(&self, id: &SandboxId) -> Result<(), TeardownError>;
+
+    /// What a sandbox uses now. Blocks for about 20 µs.
+    ///
+    /// # Errors
+    /// When it does not run.
+    fn usage(&self, id: &SandboxId) -> Result<Usage, host::Error>;
+}
+
+/// What the manager and all drivers of a node share.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// Runs the sandboxes.
+    pub runtime: Arc<dyn Runtime>,
+    /// What is durable.
+    pub ledger: Ledger,
+    /// Counts starts and failures.
+    pub metrics: Metrics,
+}

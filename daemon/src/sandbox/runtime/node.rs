@@ -1,0 +1,65 @@
+//! Sandboxes that run for real: containerd and the host's kernel.
+
+use std::time::Duration;
+
+use roost_proto::id::SandboxId;
+use roost_proto::model::Usage;
+
+use super::{Liveness, Runtime, Start};
+use crate::containerd::{ContainerId, Role, TaskStatus};
+use crate::host::{self, files};
+use crate::sandbox::ensure::{self, Ended, NotStarted, Watch};
+use crate::sandbox::failure::StartError;
+use crate::sandbox::teardown::{self, TeardownError};
+use crate::sandbox::{Desired, Node};
+
+#[tonic::async_trait]
+impl Runtime for Node {
+    async fn start(&self, start: Start<'_>) -> Result<(), StartError> {
+        let Start { desired, record, publisher, watch } = start;
+        ensure::start(NotStarted { node: self, desired, record, publisher, watch }).await
+    }
+
+    async fn verify(
+        &self,
+        desired: &Desired,
+        display_number: u32,
+        watch: &mut Watch<'_>,
+        timeout: Duration,
+    ) -> Result<(), StartError> {
+        ensure::verify(self, desired, display_number, watch, timeout).await
+    }
+
+    async fn look(&self, id: &SandboxId) -> Liveness {
+        let mut liveness = Liveness::Runs;
+        for role in Role::ALL {
+            match self.client.get_task(&ContainerId::new(id, role)).await {
+                Ok(Some(task)) => match task.status {
+                    TaskStatus::Stopped(code) => return Liveness::Ended(Ended { role, exit_code: Some(code) }),
+                    TaskStatus::Unknown => liveness = Liveness::Unknown,
+                    TaskStatus::Created | TaskStatus::Running => {}
+                },
+                Ok(None) => return Liveness::Ended(Ended { role, exit_code: None }),
+                Err(error) => {
+                    tracing::warn!(sandbox = %id, role = role.as_str(), %error, "task cannot be asked for");
+                    liveness = Liveness::Unknown;
+                }
+            }
+        }
+        liveness
+    }
+
+    async fn stop(&self, id: &SandboxId, grace: Duration) -> Result<(), TeardownError> {
+        teardown::stop(self, id, grace).await
+    }
+
+    async fn remove_files(&self, id: &SandboxId) -> Result<(), TeardownError> {
+        teardown::remove_files(self, id).await
+    }
+
+    fn usage(&self, id: &SandboxId) -> Result<Usage, host::Error> {
+        let usage = self.cgroups.usage(id.as_str())?;
+        let shm_bytes = files::used_bytes(&self.layout.sandbox(id).shm())?;
+        Ok(Usage { shm_bytes, ..usage })
+    }
+}
