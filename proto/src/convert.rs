@@ -3,10 +3,13 @@
 //! Reading is strict: a missing or unknown value is an [`InvalidMessage`] that
 //! names the field. Writing cannot fail.
 
+mod image;
 mod node;
 mod sandbox;
 
 use crate::model::FieldError;
+
+pub use image::pull_policy_or;
 
 /// A message from outside that does not say what it must.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

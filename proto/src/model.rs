@@ -6,6 +6,7 @@
 mod image;
 mod node;
 mod problem;
+mod pull;
 mod resources;
 mod sandbox;
 mod spec;
@@ -14,6 +15,7 @@ mod template;
 pub use image::{ImageInfo, ImageRef, ParseImageRefError};
 pub use node::{Node, NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus};
 pub use problem::{FieldError, Problem};
+pub use pull::{LayerProgress, LayerState, PullPolicy, PullStep};
 pub use resources::{MAX_SHM_BYTES, MIN_SHM_BYTES, Resources};
 pub use sandbox::{CreateSandbox, DisplayState, Observed, Page, Phase, RunState, Sandbox, Stage, StageTiming, Usage};
 pub use spec::{DisplayKind, DisplaySpec, Isolation, Readiness, SandboxSpec, WindowManager};

@@ -147,12 +147,7 @@ fn template() -> Template {
 }
 
 fn image() -> ImageInfo {
-    ImageInfo {
-        reference: "roost/desktop".parse().unwrap(),
-        digest: "sha256:0".into(),
-        size_bytes: 7,
-        imported_at_unix_ms: 1,
-    }
+    ImageInfo::new("roost/desktop".parse().unwrap(), "sha256:0".into(), 7, 1)
 }
 
 /// A healthy node with room for `sandboxes` of the profile.

@@ -81,12 +81,7 @@ pub(crate) fn status(sandboxes: u32) -> NodeStatus {
             memory_allocatable_bytes: u64::from(sandboxes) << 36,
             sandboxes_max: sandboxes,
         },
-        images: vec![ImageInfo {
-            reference: "roost/desktop".parse().unwrap(),
-            digest: "sha256:0".into(),
-            size_bytes: 5,
-            imported_at_unix_ms: 6,
-        }],
+        images: vec![ImageInfo::new("roost/desktop".parse().unwrap(), "sha256:0".into(), 5, 6)],
         ..NodeStatus::default()
     }
 }

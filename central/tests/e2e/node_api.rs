@@ -33,6 +33,8 @@ impl NodeApi for FakeNode {
     type ExecStream = Answers<ExecOutput>;
     type LogsStream = Answers<LogChunk>;
     type ImportImageStream = Answers<ImportImageProgress>;
+    type PullImageStream = Answers<PullImageProgress>;
+    type ExportImageStream = Answers<ExportImageChunk>;
 
     async fn create_sandbox(&self, _: Request<CreateSandboxRequest>) -> Answer<Sandbox> {
         unused()
@@ -128,12 +130,24 @@ impl NodeApi for FakeNode {
                 Err(Status::invalid_argument("the archive is not a tar"))?;
             }
             let image =
-                Image { reference, digest: "sha256:1".into(), size_bytes: received, imported_at_unix_ms: 1 };
+                Image { reference, digest: "sha256:1".into(), size_bytes: received, ..Image::default() };
             yield ImportImageProgress { progress: Some(Progress::Done(image)) };
         };
         Ok(Response::new(Box::pin(progress)))
     }
 
+    async fn pull_image(&self, _: Request<PullImageRequest>) -> Answer<Self::PullImageStream> {
+        unused()
+    }
+    async fn prune_images(&self, _: Request<PruneImagesRequest>) -> Answer<PruneImagesResponse> {
+        unused()
+    }
+    async fn export_image(&self, _: Request<ExportImageRequest>) -> Answer<Self::ExportImageStream> {
+        unused()
+    }
+    async fn pin_image(&self, _: Request<PinImageRequest>) -> Answer<PinImageResponse> {
+        unused()
+    }
     async fn remove_image(&self, request: Request<RemoveImageRequest>) -> Answer<RemoveImageResponse> {
         self.removed.lock().unwrap().push(request.into_inner().reference);
         Ok(Response::new(RemoveImageResponse {}))

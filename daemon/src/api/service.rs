@@ -55,6 +55,8 @@ impl NodeApi for NodeApiService {
     type ExecStream = Answers<wire::ExecOutput>;
     type LogsStream = Answers<wire::LogChunk>;
     type ImportImageStream = Answers<wire::ImportImageProgress>;
+    type PullImageStream = Answers<wire::PullImageProgress>;
+    type ExportImageStream = Answers<wire::ExportImageChunk>;
 
     async fn create_sandbox(&self, request: Request<wire::CreateSandboxRequest>) -> Answer<wire::Sandbox> {
         within(sandbox::create(&*self.0.parts.sandboxes, request.into_inner())).await.map(Response::new)
@@ -116,6 +118,22 @@ impl NodeApi for NodeApiService {
 
     async fn remove_image(&self, request: Request<wire::RemoveImageRequest>) -> Answer<wire::RemoveImageResponse> {
         within(image::remove(&*self.0.parts.images, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn pull_image(&self, _: Request<wire::PullImageRequest>) -> Answer<Self::PullImageStream> {
+        Err(Status::unimplemented("this daemon pulls no images yet: import them"))
+    }
+
+    async fn prune_images(&self, _: Request<wire::PruneImagesRequest>) -> Answer<wire::PruneImagesResponse> {
+        Err(Status::unimplemented("this daemon prunes no images yet: remove them by name"))
+    }
+
+    async fn export_image(&self, _: Request<wire::ExportImageRequest>) -> Answer<Self::ExportImageStream> {
+        Err(Status::unimplemented("this daemon exports no images yet"))
+    }
+
+    async fn pin_image(&self, _: Request<wire::PinImageRequest>) -> Answer<wire::PinImageResponse> {
+        Err(Status::unimplemented("this daemon pins no images yet"))
     }
 
     async fn get_node(&self, _: Request<wire::GetNodeRequest>) -> Answer<NodeStatus> {

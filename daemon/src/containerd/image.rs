@@ -117,12 +117,9 @@ impl Images {
     /// The source, a damaged blob or layer, or containerd.
     pub async fn import<S: Source>(&self, source: &S, progress: &Progress) -> Result<ImageInfo, ImageError> {
         let found = source.found();
-        let info = ImageInfo {
-            reference: found.reference.clone(),
-            digest: found.documents.manifest.blob().digest.to_string(),
-            size_bytes: found.documents.size_bytes(),
-            imported_at_unix_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
-        };
+        let now_unix_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        let digest = found.documents.manifest.blob().digest.to_string();
+        let info = ImageInfo::new(found.reference.clone(), digest, found.documents.size_bytes(), now_unix_ms);
         let record = record::make(&info, &found.documents, &self.snapshotter);
         let publish = async |_: &_| self.publish(record).await;
         ingest::ingest(&self.client, &self.snapshotter, source, progress, publish).await?;

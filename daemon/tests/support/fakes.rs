@@ -258,7 +258,7 @@ impl ImageStore for FakeImages {
             size_bytes += piece.map_err(ArchiveError::NotTar)?.len() as u64;
         }
         let reference = reference.ok_or(ArchiveError::NoImage)?;
-        Ok(ImageInfo { reference, digest: "sha256:0".into(), size_bytes, imported_at_unix_ms: 1 })
+        Ok(ImageInfo::new(reference, "sha256:0".into(), size_bytes, 1))
     }
 
     async fn list(&self) -> Result<Vec<ImageInfo>, ImageError> {

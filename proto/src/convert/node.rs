@@ -1,32 +1,8 @@
 //! Nodes: facts, capacity, images, conditions.
 
-use super::{InvalidMessage, parse, require};
-use crate::model::{ImageInfo, NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodeStatus};
+use super::{InvalidMessage, require};
+use crate::model::{NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodeStatus};
 use crate::types as wire;
-
-impl From<ImageInfo> for wire::Image {
-    fn from(image: ImageInfo) -> Self {
-        Self {
-            reference: image.reference.into(),
-            digest: image.digest,
-            size_bytes: image.size_bytes,
-            imported_at_unix_ms: image.imported_at_unix_ms,
-        }
-    }
-}
-
-impl TryFrom<wire::Image> for ImageInfo {
-    type Error = InvalidMessage;
-
-    fn try_from(image: wire::Image) -> Result<Self, InvalidMessage> {
-        Ok(Self {
-            reference: parse("images.reference", &image.reference)?,
-            digest: image.digest,
-            size_bytes: image.size_bytes,
-            imported_at_unix_ms: image.imported_at_unix_ms,
-        })
-    }
-}
 
 impl From<NodeFacts> for wire::NodeFacts {
     fn from(f: NodeFacts) -> Self {
@@ -118,6 +94,7 @@ impl TryFrom<wire::NodeStatus> for NodeStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ImageInfo;
 
     #[test]
     fn a_status_survives_the_wire() {
@@ -125,10 +102,12 @@ mod tests {
             facts: NodeFacts { hostname: "n1".into(), cpus: 2, ..NodeFacts::default() },
             capacity: NodeCapacity { cpu_allocatable_millis: 2000, memory_allocatable_bytes: 1, sandboxes_max: 9 },
             images: vec![ImageInfo {
-                reference: "roost/desktop".parse().unwrap(),
-                digest: "sha256:0".into(),
-                size_bytes: 5,
-                imported_at_unix_ms: 6,
+                unpacked_bytes: 7,
+                pinned: true,
+                in_use_by: 8,
+                last_used_at_unix_ms: 9,
+                platform: "linux/amd64".into(),
+                ..ImageInfo::new("roost/desktop".parse().unwrap(), "sha256:0".into(), 5, 6)
             }],
             conditions: vec![NodeCondition {
                 kind: "ContainerdReady".into(),

@@ -1,9 +1,10 @@
 //! Sandboxes: spec and observation.
 
+use super::image::pull_policy_or;
 use super::{InvalidMessage, WireEnum, optional, parse, require, wire_enum};
 use crate::model::{
-    DisplayKind, DisplaySpec, DisplayState, Isolation, Observed, Phase, Readiness, Resources, RunState, SandboxSpec,
-    Stage, StageTiming, Usage, Validate, WindowManager,
+    DisplayKind, DisplaySpec, DisplayState, Isolation, Observed, Phase, PullPolicy, Readiness, Resources, RunState,
+    SandboxSpec, Stage, StageTiming, Usage, Validate, WindowManager,
 };
 use crate::types as wire;
 
@@ -15,7 +16,7 @@ wire_enum!(Phase, wire::Phase, "phase", {
     Stopped <=> Stopped, Failed <=> Failed, Deleting <=> Deleting, Gone <=> Gone,
 });
 wire_enum!(Stage, wire::Stage, "stage", {
-    Ledger <=> Ledger, Namespaces <=> Namespaces, Rootfs <=> Rootfs, DisplayContainer <=> DisplayContainer,
+    Ledger <=> Ledger, Image <=> Image, Namespaces <=> Namespaces, Rootfs <=> Rootfs, DisplayContainer <=> DisplayContainer,
     DisplayServer <=> DisplayServer, Workload <=> Workload, WindowManager <=> WindowManager,
     Readiness <=> Readiness, FirstFrame <=> FirstFrame,
 });
@@ -25,6 +26,7 @@ impl From<SandboxSpec> for wire::SandboxSpec {
         Self {
             template: spec.template.into(),
             image: spec.image.into(),
+            pull_policy: spec.pull_policy.to_wire(),
             command: spec.command,
             env: spec.env.into_iter().collect(),
             working_dir: spec.working_dir.unwrap_or_default(),
@@ -46,6 +48,7 @@ impl TryFrom<wire::SandboxSpec> for SandboxSpec {
         let spec = Self {
             template: parse("template", &spec.template)?,
             image: parse("image", &spec.image)?,
+            pull_policy: pull_policy_or(spec.pull_policy, PullPolicy::IfNotPresent)?,
             command: spec.command,
             env: spec.env.into_iter().collect(),
             working_dir: optional(spec.working_dir),
@@ -216,7 +219,7 @@ mod tests {
     fn spec() -> SandboxSpec {
         serde_json::from_str(
             r#"{"template":"desktop","image":"roost/desktop","command":["/bin/true","x"],"env":{"A":"b"},
-                "working_dir":"/tmp","display":{"glx":true},"readiness":{"window_title":"Roost"},
+                "working_dir":"/tmp","pull_policy":"always","display":{"glx":true},"readiness":{"window_title":"Roost"},
                 "isolation":{"nested_user_namespaces":true}}"#,
         )
         .unwrap()
@@ -226,6 +229,15 @@ mod tests {
     fn a_spec_survives_the_wire() {
         let message: wire::SandboxSpec = spec().into();
         assert_eq!(SandboxSpec::try_from(message), Ok(spec()));
+    }
+
+    #[test]
+    fn a_spec_of_an_older_peer_pulls_what_is_missing() {
+        let message = wire::SandboxSpec { pull_policy: 0, ..spec().into() };
+        assert_eq!(SandboxSpec::try_from(message).unwrap().pull_policy, PullPolicy::IfNotPresent);
+        let unknown = wire::SandboxSpec { pull_policy: 9, ..spec().into() };
+        let InvalidMessage(errors) = SandboxSpec::try_from(unknown).unwrap_err();
+        assert_eq!(errors[0].field, "pull_policy");
     }
 
     #[test]

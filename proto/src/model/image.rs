@@ -45,6 +45,39 @@ impl ImageRef {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Host of the registry, with its port if it names one. None for names
+    /// that only nodes know, such as `roost/desktop:latest`: a first
+    /// component is a host if and only if it has a dot or a colon, or is
+    /// `localhost`, and a path follows.
+    #[must_use]
+    pub fn registry(&self) -> Option<&str> {
+        let (first, _) = self.0.split_once('/')?;
+        (first.contains(['.', ':']) || first == "localhost").then_some(first)
+    }
+
+    /// The path without registry, tag and digest, e.g. `team/desktop`.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        let name = self.0.split_once('@').map_or(self.0.as_str(), |(name, _)| name);
+        let path = self.registry().map_or(name, |host| &name[host.len() + 1..]);
+        let slash = path.rfind('/').map_or(0, |at| at + 1);
+        path[slash..].find(':').map_or(path, |colon| &path[..slash + colon])
+    }
+
+    /// The tag, if it names one.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        let name = self.0.split_once('@').map_or(self.0.as_str(), |(name, _)| name);
+        let last = name.rfind('/').map_or(name, |at| &name[at + 1..]);
+        last.split_once(':').map(|(_, tag)| tag)
+    }
+
+    /// The digest that it is pinned to, `sha256:…`, if it names one.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        self.0.split_once('@').map(|(_, digest)| digest)
+    }
 }
 
 fn is_component(text: &str) -> bool {
@@ -130,8 +163,43 @@ pub struct ImageInfo {
     pub digest: String,
     /// Compressed size of config and layers, in bytes.
     pub size_bytes: u64,
-    /// Unix time of its import, in milliseconds.
+    /// Unix time of its import or pull, in milliseconds.
     pub imported_at_unix_ms: u64,
+    /// Size of all unpacked layers on the disk, in bytes; 0 = not known.
+    /// Layers that images share count for each.
+    #[serde(default)]
+    pub unpacked_bytes: u64,
+    /// Whether it is kept from garbage collection and pruning.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Sandboxes of the node that are made from it, running or not.
+    #[serde(default)]
+    pub in_use_by: u32,
+    /// Unix time of its last start, or of its import when it was never used,
+    /// in milliseconds; 0 = not known.
+    #[serde(default)]
+    pub last_used_at_unix_ms: u64,
+    /// E.g. `linux/amd64`; empty = not known.
+    #[serde(default)]
+    pub platform: String,
+}
+
+impl ImageInfo {
+    /// An image of which only this is known.
+    #[must_use]
+    pub fn new(reference: ImageRef, digest: String, size_bytes: u64, imported_at_unix_ms: u64) -> Self {
+        Self {
+            reference,
+            digest,
+            size_bytes,
+            imported_at_unix_ms,
+            unpacked_bytes: 0,
+            pinned: false,
+            in_use_by: 0,
+            last_used_at_unix_ms: 0,
+            platform: String::new(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +219,32 @@ mod tests {
         for good in ["busybox", "registry.local:5000/team/app:v1.2", "localhost:5000/a", "a/b/c:T_1.x-y", &digest] {
             assert!(good.parse::<ImageRef>().is_ok(), "{good}");
         }
+    }
+
+    #[test]
+    fn the_parts_of_a_reference_are_told_apart() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let parts = |text: &str| {
+            let reference: ImageRef = text.parse().unwrap();
+            let owned = |part: Option<&str>| part.map(str::to_owned);
+            let parts = (owned(reference.registry()), reference.repository().to_owned());
+            (parts, owned(reference.tag()), owned(reference.digest()))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(parts("roost/desktop"), ((None, "roost/desktop".into()), some("latest"), None));
+        assert_eq!(
+            parts("registry.local:5000/team/app:v1"),
+            ((some("registry.local:5000"), "team/app".into()), some("v1"), None)
+        );
+        assert_eq!(parts("localhost/a"), ((some("localhost"), "a".into()), some("latest"), None));
+        assert_eq!(
+            parts(&format!("r.example/a/b@{digest}")),
+            ((some("r.example"), "a/b".into()), None, Some(digest.clone()))
+        );
+        assert_eq!(
+            parts(&format!("r.example/b:1@{digest}")),
+            ((some("r.example"), "b".into()), some("1"), Some(digest.clone()))
+        );
     }
 
     #[test]

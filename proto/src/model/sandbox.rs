@@ -79,6 +79,8 @@ impl std::fmt::Display for Phase {
 pub enum Stage {
     /// The request is durable in the ledger, with its id range.
     Ledger,
+    /// The image is pulled; only in starts that pull.
+    Image,
     /// Namespaces are made and pinned.
     Namespaces,
     /// Cgroup, tmpfs mounts and both root file systems are ready.
@@ -99,8 +101,9 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ledger,
+        Self::Image,
         Self::Namespaces,
         Self::Rootfs,
         Self::DisplayContainer,
@@ -116,6 +119,7 @@ impl Stage {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ledger => "ledger",
+            Self::Image => "image",
             Self::Namespaces => "namespaces",
             Self::Rootfs => "rootfs",
             Self::DisplayContainer => "display_container",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FieldError, ImageRef, Resources, Validate};
+use super::{FieldError, ImageRef, PullPolicy, Resources, Validate};
 use crate::id::TemplateName;
 
 /// Smallest and largest screen edge, in pixels.
@@ -28,6 +28,9 @@ pub struct SandboxSpec {
     pub template: TemplateName,
     /// Workload image.
     pub image: ImageRef,
+    /// When the node asks a registry for it.
+    #[serde(default, skip_serializing_if = "PullPolicy::is_default")]
+    pub pull_policy: PullPolicy,
     /// Program and arguments; empty = the image's own entry point.
     #[serde(default)]
     pub command: Vec<String>,

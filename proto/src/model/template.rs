@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::spec::{check_env, check_times, default_start_timeout_ms, default_stop_grace_ms};
-use super::{DisplaySpec, FieldError, ImageRef, Isolation, Readiness, Resources, SandboxSpec, Validate, WindowManager};
+use super::{
+    DisplaySpec, FieldError, ImageRef, Isolation, PullPolicy, Readiness, Resources, SandboxSpec, Validate,
+    WindowManager,
+};
 use crate::id::{ProfileName, TemplateName};
 
 /// How to make a sandbox: image, display, application.
@@ -20,6 +23,9 @@ pub struct Template {
     pub description: String,
     /// Workload image.
     pub image: ImageRef,
+    /// When a node asks a registry for it.
+    #[serde(default, skip_serializing_if = "PullPolicy::is_default")]
+    pub pull_policy: PullPolicy,
     /// Profile that is used when the caller names none.
     pub profile: ProfileName,
     /// Program and arguments; empty = the image's own entry point.
@@ -90,6 +96,7 @@ pub fn resolve(template: &Template, profile: &Profile, env: &BTreeMap<String, St
     SandboxSpec {
         template: template.name.clone(),
         image: template.image.clone(),
+        pull_policy: template.pull_policy,
         command: template.command.clone(),
         env: all_env,
         working_dir: template.working_dir.clone(),

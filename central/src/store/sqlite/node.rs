@@ -31,12 +31,8 @@ fn read(row: &Row<'_>) -> Result<NodeRecord, StoreError> {
 
 fn read_image(row: &Row<'_>) -> Result<(NodeId, ImageInfo), StoreError> {
     let table = "node_images";
-    let image = ImageInfo {
-        reference: parsed(row, table, "reference")?,
-        digest: row.get("digest")?,
-        size_bytes: count(row, "size_bytes")?,
-        imported_at_unix_ms: count(row, "imported_at_unix_ms")?,
-    };
+    let (size_bytes, imported_at) = (count(row, "size_bytes")?, count(row, "imported_at_unix_ms")?);
+    let image = ImageInfo::new(parsed(row, table, "reference")?, row.get("digest")?, size_bytes, imported_at);
     Ok((parsed(row, table, "node_id")?, image))
 }
 

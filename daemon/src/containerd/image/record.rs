@@ -42,12 +42,8 @@ pub(super) fn make(info: &ImageInfo, documents: &Documents, snapshotter: &str) -
 pub(super) fn info(image: &Image, snapshotter: &str) -> Option<ImageInfo> {
     let number = |key| label(&image.labels, key)?.parse::<u64>().ok();
     label(&image.labels, &format!("{UNPACKED}.{snapshotter}"))?.parse::<Digest>().ok()?;
-    Some(ImageInfo {
-        reference: image.name.parse().ok()?,
-        digest: image.target.as_ref()?.digest.parse::<Digest>().ok()?.to_string(),
-        size_bytes: number(SIZE)?,
-        imported_at_unix_ms: number(IMPORTED_AT)?,
-    })
+    let digest = image.target.as_ref()?.digest.parse::<Digest>().ok()?.to_string();
+    Some(ImageInfo::new(image.name.parse().ok()?, digest, number(SIZE)?, number(IMPORTED_AT)?))
 }
 
 fn label<'a>(labels: &'a HashMap<String, String>, key: &str) -> Option<&'a str> {

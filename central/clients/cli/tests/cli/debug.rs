@@ -30,6 +30,8 @@ impl NodeApi for Daemon {
     type ExecStream = Many<ExecOutput>;
     type LogsStream = Many<LogChunk>;
     type ImportImageStream = Many<ImportImageProgress>;
+    type PullImageStream = Many<PullImageProgress>;
+    type ExportImageStream = Many<ExportImageChunk>;
 
     async fn create_sandbox(&self, _: Request<CreateSandboxRequest>) -> Answer<Sandbox> {
         no()
@@ -80,6 +82,18 @@ impl NodeApi for Daemon {
         no()
     }
     async fn list_images(&self, _: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
+        no()
+    }
+    async fn pull_image(&self, _: Request<PullImageRequest>) -> Answer<Self::PullImageStream> {
+        no()
+    }
+    async fn prune_images(&self, _: Request<PruneImagesRequest>) -> Answer<PruneImagesResponse> {
+        no()
+    }
+    async fn export_image(&self, _: Request<ExportImageRequest>) -> Answer<Self::ExportImageStream> {
+        no()
+    }
+    async fn pin_image(&self, _: Request<PinImageRequest>) -> Answer<PinImageResponse> {
         no()
     }
     async fn remove_image(&self, _: Request<RemoveImageRequest>) -> Answer<RemoveImageResponse> {
