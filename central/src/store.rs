@@ -13,6 +13,7 @@ mod types;
 
 #[cfg(test)]
 mod conformance;
+mod sql;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -22,6 +23,7 @@ use roost_proto::model::{ImageInfo, ImageRef, Profile, Sandbox, Template};
 pub use error::{
     CreateSandboxError, DeleteNodeError, DeleteProfileError, EnrolError, PutTemplateError, SetRunStateError, StoreError,
 };
+pub use sql::SqlStore;
 pub use types::{
     Change, ChangeSink, Created, Desired, Enrolment, HeartbeatBatch, ImageOnNodes, Intent, JoinToken, LinkNode,
     NewJoinToken, NewSandbox, NodeRecord, PlaceFn, SandboxFilter, SandboxKey,

@@ -17,7 +17,7 @@ use crate::link::{self, LinkSettings, Sessions};
 use crate::live::{Live, Silence};
 use crate::metrics::Metrics;
 use crate::serve::{self, ServeError};
-use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::{self, SqliteConfig};
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 use crate::{admin, api, background, clock};
@@ -177,7 +177,8 @@ impl App {
 fn open(config: &Config, changes: Arc<Changes>, metrics: &Metrics) -> Result<(Arc<dyn Store>, Authority), StartError> {
     private_dir(&config.state_dir)?;
     let authority = Authority::open_or_create(&config.ca_dir())?;
-    let store = SqliteStore::open(&config.database_path(), changes, metrics.store.clone())?;
+    let database = SqliteConfig { path: config.database_path(), busy_timeout: Duration::from_secs(5) };
+    let store = sqlite::open(&database, changes, metrics.store.clone())?;
     Ok((Arc::new(store), authority))
 }
 

@@ -8,8 +8,9 @@ use roost_proto::model::{ImageInfo, NodeStatus, Observed, Phase, RunState, Sandb
 use crate::place::{PlaceError, Room};
 use crate::secret::SecretHash;
 
-/// Chooses a node; runs inside the transaction that inserts.
-pub type PlaceFn = Box<dyn FnOnce(&[Room]) -> Result<NodeId, PlaceError> + Send>;
+/// Chooses a node; runs inside the transaction that inserts, again when the
+/// transaction begins anew.
+pub type PlaceFn = Box<dyn Fn(&[Room]) -> Result<NodeId, PlaceError> + Send>;
 
 /// How a sandbox is named in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

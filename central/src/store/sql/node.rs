@@ -4,23 +4,19 @@ use std::collections::BTreeMap;
 
 use roost_proto::id::{NodeId, TenantId};
 use roost_proto::model::{ImageInfo, ImageRef, NodeCapacity, NodeStatus, Resources};
-use rusqlite::{Connection, Row, Transaction, params};
 
-use super::row::{
-    all, count, count32, document, execute, exists, first, int, maybe_count, parsed, to_json, uint, value,
-};
-use crate::place::{PlaceError, Refusal, Room};
-use crate::store::{
-    CreateSandboxError, DeleteNodeError, EnrolError, Enrolment, ImageOnNodes, LinkNode, NodeRecord, StoreError,
-};
+use super::row::{all, count, count32, document, exists, first, first_count, int, maybe_count, parsed, text, to_json};
+use super::{Row, Transaction, values};
+use crate::place::Room;
+use crate::store::{DeleteNodeError, EnrolError, Enrolment, ImageOnNodes, LinkNode, NodeRecord, StoreError};
 
 const TABLE: &str = "nodes";
 const COLUMNS: &str = "id, name, status, cpu_requested_millis, memory_requested_bytes, sandboxes, enrolled_at_unix_ms";
 
-fn read(row: &Row<'_>) -> Result<NodeRecord, StoreError> {
+fn read(row: &dyn Row) -> Result<NodeRecord, StoreError> {
     Ok(NodeRecord {
         id: parsed(row, TABLE, "id")?,
-        name: row.get("name")?,
+        name: text(row, "name")?,
         status: document(row, TABLE, "status")?,
         cpu_requested_millis: count(row, "cpu_requested_millis")?,
         memory_requested_bytes: count(row, "memory_requested_bytes")?,
@@ -29,55 +25,55 @@ fn read(row: &Row<'_>) -> Result<NodeRecord, StoreError> {
     })
 }
 
-fn read_image(row: &Row<'_>) -> Result<(NodeId, ImageInfo), StoreError> {
+fn read_image(row: &dyn Row) -> Result<(NodeId, ImageInfo), StoreError> {
     let table = "node_images";
     let (size_bytes, imported_at) = (count(row, "size_bytes")?, count(row, "imported_at_unix_ms")?);
-    let image = ImageInfo::new(parsed(row, table, "reference")?, row.get("digest")?, size_bytes, imported_at);
+    let image = ImageInfo::new(parsed(row, table, "reference")?, text(row, "digest")?, size_bytes, imported_at);
     Ok((parsed(row, table, "node_id")?, image))
 }
 
-fn node_images(conn: &Connection, tenant: &TenantId) -> Result<Vec<(NodeId, ImageInfo)>, StoreError> {
+fn node_images(tx: &dyn Transaction, tenant: &TenantId) -> Result<Vec<(NodeId, ImageInfo)>, StoreError> {
     let sql = "SELECT node_id, reference, digest, size_bytes, imported_at_unix_ms FROM node_images \
                WHERE tenant_id = $1 ORDER BY reference, digest, node_id";
-    all(conn, sql, params![tenant.as_str()], read_image)
+    all(tx, sql, values![tenant.as_str()], read_image)
 }
 
-pub(super) fn list(conn: &Connection, tenant: &TenantId) -> Result<Vec<NodeRecord>, StoreError> {
+pub(super) fn list(tx: &dyn Transaction, tenant: &TenantId) -> Result<Vec<NodeRecord>, StoreError> {
     let mut images: BTreeMap<NodeId, Vec<ImageInfo>> = BTreeMap::new();
-    for (node, image) in node_images(conn, tenant)? {
+    for (node, image) in node_images(tx, tenant)? {
         images.entry(node).or_default().push(image);
     }
     let sql = format!("SELECT {COLUMNS} FROM nodes WHERE tenant_id = $1 ORDER BY name");
-    let mut nodes = all(conn, &sql, params![tenant.as_str()], read)?;
+    let mut nodes = all(tx, &sql, values![tenant.as_str()], read)?;
     for node in &mut nodes {
         node.status.images = images.remove(&node.id).unwrap_or_default();
     }
     Ok(nodes)
 }
 
-pub(super) fn find(conn: &Connection, tenant: &TenantId, id: &NodeId) -> Result<Option<NodeRecord>, StoreError> {
+pub(super) fn find(tx: &dyn Transaction, tenant: &TenantId, id: &NodeId) -> Result<Option<NodeRecord>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM nodes WHERE tenant_id = $1 AND id = $2");
-    let Some(mut node) = first(conn, &sql, params![tenant.as_str(), id.as_str()], read)? else { return Ok(None) };
+    let Some(mut node) = first(tx, &sql, values![tenant.as_str(), id.as_str()], read)? else { return Ok(None) };
     let sql = "SELECT node_id, reference, digest, size_bytes, imported_at_unix_ms FROM node_images \
                WHERE node_id = $1 ORDER BY reference";
-    let images = all(conn, sql, params![id.as_str()], read_image)?;
+    let images = all(tx, sql, values![id.as_str()], read_image)?;
     node.status.images = images.into_iter().map(|(_, image)| image).collect();
     Ok(Some(node))
 }
 
-pub(super) fn delete(tx: &Transaction<'_>, tenant: &TenantId, id: &NodeId) -> Result<(), DeleteNodeError> {
+pub(super) fn delete(tx: &dyn Transaction, tenant: &TenantId, id: &NodeId) -> Result<(), DeleteNodeError> {
     let node = find(tx, tenant, id)?.ok_or(DeleteNodeError::NotFound)?;
     if node.sandboxes > 0 {
         return Err(DeleteNodeError::NotEmpty(node.sandboxes));
     }
-    execute(tx, "DELETE FROM node_images WHERE node_id = $1", params![id.as_str()])?;
-    execute(tx, "DELETE FROM nodes WHERE id = $1", params![id.as_str()])?;
+    tx.execute("DELETE FROM node_images WHERE node_id = $1", values![id.as_str()])?;
+    tx.execute("DELETE FROM nodes WHERE id = $1", values![id.as_str()])?;
     Ok(())
 }
 
-pub(super) fn images(conn: &Connection, tenant: &TenantId) -> Result<Vec<ImageOnNodes>, StoreError> {
+pub(super) fn images(tx: &dyn Transaction, tenant: &TenantId) -> Result<Vec<ImageOnNodes>, StoreError> {
     let mut found: Vec<ImageOnNodes> = Vec::new();
-    for (node, image) in node_images(conn, tenant)? {
+    for (node, image) in node_images(tx, tenant)? {
         match found.last_mut().filter(|f| f.image.reference == image.reference && f.image.digest == image.digest) {
             Some(same) => same.nodes.push(node),
             None => found.push(ImageOnNodes { image, nodes: vec![node] }),
@@ -86,9 +82,9 @@ pub(super) fn images(conn: &Connection, tenant: &TenantId) -> Result<Vec<ImageOn
     Ok(found)
 }
 
-pub(super) fn enrol(tx: &Transaction<'_>, new: &Enrolment) -> Result<(), EnrolError> {
+pub(super) fn enrol(tx: &dyn Transaction, new: &Enrolment) -> Result<(), EnrolError> {
     let sql = "SELECT tenant_id, expires_at_unix_ms, used_at_unix_ms FROM join_tokens WHERE secret_sha256 = $1";
-    let token = first(tx, sql, params![new.token.as_str()], |row| {
+    let token = first(tx, sql, values![new.token.as_str()], |row| {
         let tenant: TenantId = parsed(row, "join_tokens", "tenant_id")?;
         Ok((tenant, count(row, "expires_at_unix_ms")?, maybe_count(row, "used_at_unix_ms")?))
     })?;
@@ -102,46 +98,46 @@ pub(super) fn enrol(tx: &Transaction<'_>, new: &Enrolment) -> Result<(), EnrolEr
     // The condition makes it single use under every isolation level.
     let sql = "UPDATE join_tokens SET used_at_unix_ms = $1, used_by_node_id = $2 \
                WHERE secret_sha256 = $3 AND used_at_unix_ms IS NULL";
-    let values = params![int(new.now_unix_ms), new.node_id.as_str(), new.token.as_str()];
-    if execute(tx, sql, values)? != 1 {
+    let values = values![int(new.now_unix_ms), new.node_id.as_str(), new.token.as_str()];
+    if tx.execute(sql, values)? != 1 {
         return Err(EnrolError::UsedToken);
     }
     insert(tx, &tenant, new).map_err(Into::into)
 }
 
-fn insert(tx: &Transaction<'_>, tenant: &TenantId, new: &Enrolment) -> Result<(), StoreError> {
+fn insert(tx: &dyn Transaction, tenant: &TenantId, new: &Enrolment) -> Result<(), StoreError> {
     let sql = "SELECT 1 FROM nodes WHERE tenant_id = $1 AND name = $2";
-    let taken = exists(tx, sql, params![tenant.as_str(), new.name])?;
+    let taken = exists(tx, sql, values![tenant.as_str(), &new.name])?;
     let id = new.node_id.as_str();
     let name = if taken { format!("{}-{}", new.name, &id[id.len().saturating_sub(6)..]) } else { new.name.clone() };
     let sql = "INSERT INTO nodes (id, tenant_id, name, enrolled_at_unix_ms, instance_id, desired_generation, status, \
                failing, cpu_allocatable_millis, memory_allocatable_bytes, sandboxes_max, cpu_requested_millis, \
                memory_requested_bytes, sandboxes) VALUES ($1, $2, $3, $4, '', 0, $5, '', 0, 0, 0, 0, 0, 0)";
     let status = to_json(TABLE, &NodeStatus::default())?;
-    execute(tx, sql, params![id, tenant.as_str(), name, int(new.now_unix_ms), status]).map(drop)
+    tx.execute(sql, values![id, tenant.as_str(), name, int(new.now_unix_ms), status]).map(drop)
 }
 
-pub(super) fn link_node(conn: &Connection, id: &NodeId) -> Result<Option<LinkNode>, StoreError> {
+pub(super) fn link_node(tx: &dyn Transaction, id: &NodeId) -> Result<Option<LinkNode>, StoreError> {
     let sql = "SELECT name, instance_id, desired_generation FROM nodes WHERE id = $1";
-    first(conn, sql, params![id.as_str()], |row| {
+    first(tx, sql, values![id.as_str()], |row| {
         Ok(LinkNode {
-            name: row.get("name")?,
-            instance_id: row.get("instance_id")?,
+            name: text(row, "name")?,
+            instance_id: text(row, "instance_id")?,
             desired_generation: count(row, "desired_generation")?,
         })
     })
 }
 
 /// The room of every node of the tenant.
-pub(super) fn rooms(conn: &Connection, tenant: &TenantId, image: &ImageRef) -> Result<Vec<Room>, StoreError> {
+pub(super) fn rooms(tx: &dyn Transaction, tenant: &TenantId, image: &ImageRef) -> Result<Vec<Room>, StoreError> {
     let sql = "SELECT n.id, n.name, n.failing, n.cpu_allocatable_millis, n.memory_allocatable_bytes, \
                n.sandboxes_max, n.cpu_requested_millis, n.memory_requested_bytes, n.sandboxes, \
                CASE WHEN EXISTS (SELECT 1 FROM node_images i WHERE i.node_id = n.id AND i.reference = $1) \
                THEN 1 ELSE 0 END AS has_image FROM nodes n WHERE n.tenant_id = $2";
-    all(conn, sql, params![image.as_str(), tenant.as_str()], |row| {
+    all(tx, sql, values![image.as_str(), tenant.as_str()], |row| {
         Ok(Room {
             node_id: parsed(row, TABLE, "id")?,
-            name: row.get("name")?,
+            name: text(row, "name")?,
             capacity: NodeCapacity {
                 cpu_allocatable_millis: count32(row, "cpu_allocatable_millis")?,
                 memory_allocatable_bytes: count(row, "memory_allocatable_bytes")?,
@@ -150,7 +146,7 @@ pub(super) fn rooms(conn: &Connection, tenant: &TenantId, image: &ImageRef) -> R
             cpu_requested_millis: count(row, "cpu_requested_millis")?,
             memory_requested_bytes: count(row, "memory_requested_bytes")?,
             sandboxes: count(row, "sandboxes")?,
-            failing: row.get("failing")?,
+            failing: text(row, "failing")?,
             has_image: count(row, "has_image")? == 1,
         })
     })
@@ -159,43 +155,40 @@ pub(super) fn rooms(conn: &Connection, tenant: &TenantId, image: &ImageRef) -> R
 /// Takes room on a node and raises its desired generation, which it returns.
 ///
 /// The condition repeats what placement saw: where transactions run side by
-/// side, the room may be gone since.
-pub(super) fn reserve(tx: &Transaction<'_>, id: &NodeId, asked: &Resources) -> Result<u64, CreateSandboxError> {
+/// side, the room may be gone since, and the answer is none.
+pub(super) fn reserve(tx: &dyn Transaction, id: &NodeId, asked: &Resources) -> Result<Option<u64>, StoreError> {
     let sql = "UPDATE nodes SET cpu_requested_millis = cpu_requested_millis + $1, \
                memory_requested_bytes = memory_requested_bytes + $2, sandboxes = sandboxes + 1, \
                desired_generation = desired_generation + 1 WHERE id = $3 \
                AND cpu_requested_millis + $1 <= cpu_allocatable_millis \
                AND memory_requested_bytes + $2 <= memory_allocatable_bytes \
                AND sandboxes < sandboxes_max RETURNING desired_generation";
-    let values = params![asked.cpu_request_millis, int(asked.memory_request_bytes), id.as_str()];
-    let generation: Option<i64> = value(tx, sql, values)?;
-    generation.map(uint).ok_or_else(|| {
-        let reason = "lost its room to another request: try again".into();
-        CreateSandboxError::Place(PlaceError::NothingFits(vec![Refusal { node: id.to_string(), reason }]))
-    })
+    let values = values![asked.cpu_request_millis, int(asked.memory_request_bytes), id.as_str()];
+    first_count(tx, sql, values, "desired_generation")
 }
 
 /// Gives room back.
-pub(super) fn release(tx: &Transaction<'_>, id: &NodeId, asked: &Resources) -> Result<(), StoreError> {
+pub(super) fn release(tx: &dyn Transaction, id: &NodeId, asked: &Resources) -> Result<(), StoreError> {
     let sql = "UPDATE nodes SET cpu_requested_millis = cpu_requested_millis - $1, \
                memory_requested_bytes = memory_requested_bytes - $2, sandboxes = sandboxes - 1 WHERE id = $3";
-    execute(tx, sql, params![asked.cpu_request_millis, int(asked.memory_request_bytes), id.as_str()]).map(drop)
+    tx.execute(sql, values![asked.cpu_request_millis, int(asked.memory_request_bytes), id.as_str()]).map(drop)
 }
 
 /// Raises the desired generation of a node and returns it.
-pub(super) fn bump(tx: &Transaction<'_>, id: &NodeId) -> Result<u64, StoreError> {
+pub(super) fn bump(tx: &dyn Transaction, id: &NodeId) -> Result<u64, StoreError> {
     let sql = "UPDATE nodes SET desired_generation = desired_generation + 1 WHERE id = $1 RETURNING desired_generation";
-    Ok(value::<i64>(tx, sql, params![id.as_str()])?.map_or(0, uint))
+    Ok(first_count(tx, sql, values![id.as_str()], "desired_generation")?.unwrap_or(0))
 }
 
 /// Raises the desired generation of a node above `held`.
-pub(super) fn raise_generation(tx: &Transaction<'_>, id: &NodeId, held: u64) -> Result<(), StoreError> {
-    let sql = "UPDATE nodes SET desired_generation = $1 + 1 WHERE id = $2 AND desired_generation <= $1";
-    execute(tx, sql, params![int(held), id.as_str()]).map(drop)
+pub(super) fn raise_generation(tx: &dyn Transaction, id: &NodeId, held: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE nodes SET desired_generation = CAST($1 AS BIGINT) + 1 \
+               WHERE id = $2 AND desired_generation <= $1";
+    tx.execute(sql, values![int(held), id.as_str()]).map(drop)
 }
 
 /// Keeps what a node said of itself; its images replace the earlier ones.
-pub(super) fn set_status(tx: &Transaction<'_>, id: &NodeId, status: &NodeStatus) -> Result<(), StoreError> {
+pub(super) fn set_status(tx: &dyn Transaction, id: &NodeId, status: &NodeStatus) -> Result<(), StoreError> {
     let failing = status.conditions.iter().filter(|c| !c.is_true).map(|c| format!("{}: {}", c.kind, c.message));
     let failing = failing.collect::<Vec<_>>().join("; ");
     // Images have a table of their own, load is too restless for a disk.
@@ -203,7 +196,7 @@ pub(super) fn set_status(tx: &Transaction<'_>, id: &NodeId, status: &NodeStatus)
     let sql = "UPDATE nodes SET status = $1, failing = $2, cpu_allocatable_millis = $3, \
                memory_allocatable_bytes = $4, sandboxes_max = $5 WHERE id = $6";
     let capacity = &status.capacity;
-    let values = params![
+    let values = values![
         to_json(TABLE, &kept)?,
         failing,
         capacity.cpu_allocatable_millis,
@@ -211,31 +204,31 @@ pub(super) fn set_status(tx: &Transaction<'_>, id: &NodeId, status: &NodeStatus)
         capacity.sandboxes_max,
         id.as_str(),
     ];
-    execute(tx, sql, values)?;
-    execute(tx, "DELETE FROM node_images WHERE node_id = $1", params![id.as_str()])?;
+    tx.execute(sql, values)?;
+    tx.execute("DELETE FROM node_images WHERE node_id = $1", values![id.as_str()])?;
     status.images.iter().try_for_each(|image| add_image(tx, id, image))
 }
 
-pub(super) fn add_image(tx: &Transaction<'_>, id: &NodeId, image: &ImageInfo) -> Result<(), StoreError> {
+pub(super) fn add_image(tx: &dyn Transaction, id: &NodeId, image: &ImageInfo) -> Result<(), StoreError> {
     let sql = "INSERT INTO node_images (node_id, tenant_id, reference, digest, size_bytes, imported_at_unix_ms) \
                SELECT id, tenant_id, $1, $2, $3, $4 FROM nodes WHERE id = $5 \
                ON CONFLICT (node_id, reference) DO UPDATE SET digest = excluded.digest, \
                size_bytes = excluded.size_bytes, imported_at_unix_ms = excluded.imported_at_unix_ms";
     let (size, imported) = (int(image.size_bytes), int(image.imported_at_unix_ms));
-    execute(tx, sql, params![image.reference.as_str(), image.digest, size, imported, id.as_str()]).map(drop)
+    tx.execute(sql, values![image.reference.as_str(), &image.digest, size, imported, id.as_str()]).map(drop)
 }
 
-pub(super) fn remove_image(tx: &Transaction<'_>, id: &NodeId, reference: &ImageRef) -> Result<(), StoreError> {
+pub(super) fn remove_image(tx: &dyn Transaction, id: &NodeId, reference: &ImageRef) -> Result<(), StoreError> {
     let sql = "DELETE FROM node_images WHERE node_id = $1 AND reference = $2";
-    execute(tx, sql, params![id.as_str(), reference.as_str()]).map(drop)
+    tx.execute(sql, values![id.as_str(), reference.as_str()]).map(drop)
 }
 
-pub(super) fn heartbeat_times(conn: &Connection) -> Result<Vec<(NodeId, Option<u64>)>, StoreError> {
+pub(super) fn heartbeat_times(tx: &dyn Transaction) -> Result<Vec<(NodeId, Option<u64>)>, StoreError> {
     let sql = "SELECT id, last_heartbeat_unix_ms FROM nodes";
-    all(conn, sql, [], |row| Ok((parsed(row, TABLE, "id")?, maybe_count(row, "last_heartbeat_unix_ms")?)))
+    all(tx, sql, &[], |row| Ok((parsed(row, TABLE, "id")?, maybe_count(row, "last_heartbeat_unix_ms")?)))
 }
 
-pub(super) fn save_heartbeat_times(tx: &Transaction<'_>, times: &[(NodeId, u64)]) -> Result<(), StoreError> {
+pub(super) fn save_heartbeat_times(tx: &dyn Transaction, times: &[(NodeId, u64)]) -> Result<(), StoreError> {
     let sql = "UPDATE nodes SET last_heartbeat_unix_ms = $1 WHERE id = $2";
-    times.iter().try_for_each(|(id, at)| execute(tx, sql, params![int(*at), id.as_str()]).map(drop))
+    times.iter().try_for_each(|(id, at)| tx.execute(sql, values![int(*at), id.as_str()]).map(drop))
 }

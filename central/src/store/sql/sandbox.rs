@@ -1,12 +1,13 @@
 //! Sandboxes: what is wanted of them, and how that reaches their nodes.
 
 use roost_proto::id::{NodeId, SandboxId, TenantId};
-use roost_proto::model::{Observed, Phase, RunState, Sandbox};
-use rusqlite::{Connection, Row, Transaction, params};
+use roost_proto::model::{Observed, Phase, RunState, Sandbox, SandboxSpec};
 
-use super::node;
-use super::row::{all, count, document, execute, first, from_json, int, maybe_count, parsed, to_json, uint, value};
-use crate::place::Room;
+use super::row::{
+    all, count, document, first, first_count, from_json, int, maybe_count, maybe_parsed, parsed, text, to_json,
+};
+use super::{Row, Transaction, node, values};
+use crate::place::{PlaceError, Refusal};
 use crate::store::types::run_state_text;
 use crate::store::{
     Change, CreateSandboxError, Created, Desired, Intent, NewSandbox, PlaceFn, SandboxFilter, SandboxKey,
@@ -14,11 +15,16 @@ use crate::store::{
 };
 
 const TABLE: &str = "sandboxes";
-const COLUMNS: &str = "id, tenant_id, name, node_id, generation, run_state, restart_count, spec, observed, \
+/// What [`read`] reads.
+pub(super) const COLUMNS: &str = "id, tenant_id, name, node_id, generation, run_state, restart_count, spec, observed, \
                        observed_at_unix_ms, created_at_unix_ms";
 
+/// How often a placement begins anew when the room that it chose was taken
+/// meanwhile: each round another request has succeeded.
+const PLACE_ROUNDS: usize = 16;
+
 /// One row as the model shows it; usage is not in the database.
-pub(super) fn read(row: &Row<'_>) -> Result<Sandbox, StoreError> {
+pub(super) fn read(row: &dyn Row) -> Result<Sandbox, StoreError> {
     let run_state = read_run_state(row)?;
     let mut observed: Observed = document(row, TABLE, "observed")?;
     if run_state == RunState::Deleted {
@@ -26,10 +32,9 @@ pub(super) fn read(row: &Row<'_>) -> Result<Sandbox, StoreError> {
         observed.phase = Phase::Deleting;
         observed.stage = None;
     }
-    let name: Option<String> = row.get("name")?;
     Ok(Sandbox {
         id: parsed(row, TABLE, "id")?,
-        name: name.map(|_| parsed(row, TABLE, "name")).transpose()?,
+        name: maybe_parsed(row, TABLE, "name")?,
         tenant: parsed(row, TABLE, "tenant_id")?,
         node_id: parsed(row, TABLE, "node_id")?,
         generation: count(row, "generation")?,
@@ -43,27 +48,27 @@ pub(super) fn read(row: &Row<'_>) -> Result<Sandbox, StoreError> {
 }
 
 /// Reads the column `run_state`.
-pub(super) fn read_run_state(row: &Row<'_>) -> Result<RunState, StoreError> {
-    let text: String = row.get("run_state")?;
-    serde_json::from_value(text.into()).map_err(|source| StoreError::Corrupt { table: TABLE, source: Box::new(source) })
+fn read_run_state(row: &dyn Row) -> Result<RunState, StoreError> {
+    serde_json::from_value(text(row, "run_state")?.into())
+        .map_err(|source| StoreError::Corrupt { table: TABLE, source: Box::new(source) })
 }
 
-pub(super) fn find(conn: &Connection, tenant: &TenantId, key: &SandboxKey) -> Result<Option<Sandbox>, StoreError> {
+pub(super) fn find(tx: &dyn Transaction, tenant: &TenantId, key: &SandboxKey) -> Result<Option<Sandbox>, StoreError> {
     let (column, text) = match key {
         SandboxKey::Id(id) => ("id", id.as_str()),
         SandboxKey::Name(name) => ("name", name.as_str()),
     };
     let sql = format!("SELECT {COLUMNS} FROM sandboxes WHERE tenant_id = $1 AND {column} = $2");
-    first(conn, &sql, params![tenant.as_str(), text], read)
+    first(tx, &sql, values![tenant.as_str(), text], read)
 }
 
 /// One sandbox by id in whatever tenant: for the node link.
-pub(super) fn find_any(conn: &Connection, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
-    first(conn, &format!("SELECT {COLUMNS} FROM sandboxes WHERE id = $1"), params![id.as_str()], read)
+pub(super) fn find_any(tx: &dyn Transaction, id: &SandboxId) -> Result<Option<Sandbox>, StoreError> {
+    first(tx, &format!("SELECT {COLUMNS} FROM sandboxes WHERE id = $1"), values![id.as_str()], read)
 }
 
 pub(super) fn list(
-    conn: &Connection,
+    tx: &dyn Transaction,
     tenant: &TenantId,
     filter: &SandboxFilter,
     limit: u32,
@@ -78,19 +83,19 @@ pub(super) fn list(
     let phase = filter.phase.map(|p| p.to_string()).unwrap_or_default();
     let template = filter.template.as_ref().map_or("", |t| t.as_str());
     let node = filter.node.as_ref().map_or("", NodeId::as_str);
-    all(conn, &sql, params![tenant.as_str(), phase, template, node, after_ms, after_id, limit], read)
+    all(tx, &sql, values![tenant.as_str(), phase, template, node, after_ms, after_id, limit], read)
 }
 
-pub(super) fn count_phases(conn: &Connection) -> Result<Vec<(String, u64)>, StoreError> {
-    let sql = "SELECT phase, COUNT(*) FROM sandboxes GROUP BY phase";
-    all(conn, sql, [], |row| Ok((row.get(0)?, uint(row.get(1)?))))
+pub(super) fn count_phases(tx: &dyn Transaction) -> Result<Vec<(String, u64)>, StoreError> {
+    let sql = "SELECT phase, COUNT(*) AS sandboxes FROM sandboxes GROUP BY phase";
+    all(tx, sql, &[], |row| Ok((text(row, "phase")?, count(row, "sandboxes")?)))
 }
 
 pub(super) fn create(
-    tx: &Transaction<'_>,
+    tx: &dyn Transaction,
     tenant: &TenantId,
-    new: NewSandbox,
-    place: PlaceFn,
+    new: &NewSandbox,
+    place: &PlaceFn,
     changes: &mut Vec<Change>,
 ) -> Result<Created, CreateSandboxError> {
     if let Some((key, body)) = &new.idempotency
@@ -103,18 +108,16 @@ pub(super) fn create(
     {
         return Err(CreateSandboxError::NameTaken(name.clone()));
     }
-    let rooms: Vec<Room> = node::rooms(tx, tenant, &new.spec.image)?;
-    let node_id = place(&rooms).map_err(CreateSandboxError::Place)?;
-    let node_generation = node::reserve(tx, &node_id, &new.spec.resources)?;
+    let (node_id, node_generation) = reserve(tx, tenant, &new.spec, place)?;
     let sandbox = Sandbox {
-        id: new.id,
-        name: new.name,
+        id: new.id.clone(),
+        name: new.name.clone(),
         tenant: tenant.clone(),
         node_id,
         generation: 1,
         run_state: RunState::Running,
         restart_count: 0,
-        spec: new.spec,
+        spec: new.spec.clone(),
         observed: Observed::pending(),
         created_at_unix_ms: new.now_unix_ms,
         observed_at_unix_ms: None,
@@ -123,19 +126,44 @@ pub(super) fn create(
     if let Some((key, body)) = &new.idempotency {
         let sql = "INSERT INTO idempotency_keys VALUES ($1, $2, $3, $4, $5)";
         let answer = to_json(TABLE, &sandbox)?;
-        execute(tx, sql, params![tenant.as_str(), key, body, answer, int(new.now_unix_ms)])?;
+        tx.execute(sql, values![tenant.as_str(), key, body, answer, int(new.now_unix_ms)])?;
     }
     changes.push(Change::Desired { node_id: sandbox.node_id.clone(), generation: node_generation });
     changes.push(Change::Sandbox(Box::new(sandbox.clone())));
     Ok(Created { sandbox, replayed: false })
 }
 
+/// Chooses a node and takes room on it; where another took the last room
+/// between the two, anew.
+fn reserve(
+    tx: &dyn Transaction,
+    tenant: &TenantId,
+    spec: &SandboxSpec,
+    place: &PlaceFn,
+) -> Result<(NodeId, u64), CreateSandboxError> {
+    let mut lost = Vec::new();
+    for _ in 0..PLACE_ROUNDS {
+        let rooms = node::rooms(tx, tenant, &spec.image)?;
+        let node_id = place(&rooms).map_err(CreateSandboxError::Place)?;
+        if let Some(generation) = node::reserve(tx, &node_id, &spec.resources)? {
+            return Ok((node_id, generation));
+        }
+        let reason = "lost its room to another request: try again".into();
+        lost.push(Refusal { node: node_id.to_string(), reason });
+    }
+    Err(CreateSandboxError::Place(PlaceError::NothingFits(lost)))
+}
+
 /// The answer that this key got before.
-fn replay(conn: &Connection, tenant: &TenantId, key: &str, body: &str) -> Result<Option<Sandbox>, CreateSandboxError> {
+fn replay(
+    tx: &dyn Transaction,
+    tenant: &TenantId,
+    key: &str,
+    body: &str,
+) -> Result<Option<Sandbox>, CreateSandboxError> {
     let sql = "SELECT body_sha256, answer FROM idempotency_keys WHERE tenant_id = $1 AND idempotency_key = $2";
-    let found = first(conn, sql, params![tenant.as_str(), key], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-    })?;
+    let found =
+        first(tx, sql, values![tenant.as_str(), key], |row| Ok((text(row, "body_sha256")?, text(row, "answer")?)))?;
     match found {
         None => Ok(None),
         Some((earlier, _)) if earlier != body => Err(CreateSandboxError::KeyReused),
@@ -143,12 +171,12 @@ fn replay(conn: &Connection, tenant: &TenantId, key: &str, body: &str) -> Result
     }
 }
 
-fn insert(tx: &Transaction<'_>, s: &Sandbox, node_generation: u64) -> Result<(), StoreError> {
+fn insert(tx: &dyn Transaction, s: &Sandbox, node_generation: u64) -> Result<(), StoreError> {
     let sql = "INSERT INTO sandboxes (id, tenant_id, name, node_id, generation, node_generation, run_state, \
                restart_count, template, spec, cpu_request_millis, memory_request_bytes, phase, observed, \
                observed_revision, created_at_unix_ms) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
-    let values = params![
+    let values = values![
         s.id.as_str(),
         s.tenant.as_str(),
         s.name.as_ref().map(|n| n.as_str()),
@@ -166,7 +194,7 @@ fn insert(tx: &Transaction<'_>, s: &Sandbox, node_generation: u64) -> Result<(),
         int(s.observed.revision),
         int(s.created_at_unix_ms),
     ];
-    execute(tx, sql, values).map(drop)
+    tx.execute(sql, values).map(drop)
 }
 
 /// What the intent makes of run state and restarts; none = nothing to change.
@@ -183,7 +211,7 @@ fn wanted(sandbox: &Sandbox, intent: Intent) -> Option<(RunState, u64)> {
 }
 
 pub(super) fn set_run_state(
-    tx: &Transaction<'_>,
+    tx: &dyn Transaction,
     tenant: &TenantId,
     key: &SandboxKey,
     intent: Intent,
@@ -204,7 +232,7 @@ pub(super) fn set_run_state(
     }
     let sql = "UPDATE sandboxes SET run_state = $1, restart_count = $2, generation = $3, node_generation = $4, \
                phase = $5 WHERE tenant_id = $6 AND id = $7";
-    let values = params![
+    let values = values![
         run_state_text(run_state),
         int(restart_count),
         int(sandbox.generation),
@@ -213,26 +241,26 @@ pub(super) fn set_run_state(
         tenant.as_str(),
         sandbox.id.as_str(),
     ];
-    execute(tx, sql, values)?;
+    tx.execute(sql, values)?;
     changes.push(Change::Desired { node_id: sandbox.node_id.clone(), generation: node_generation });
     changes.push(Change::Sandbox(Box::new(sandbox.clone())));
     Ok(sandbox)
 }
 
 /// Forgets a sandbox that its node no longer holds, and frees its room.
-pub(super) fn remove(tx: &Transaction<'_>, sandbox: &Sandbox, changes: &mut Vec<Change>) -> Result<(), StoreError> {
-    execute(tx, "DELETE FROM sandboxes WHERE id = $1", params![sandbox.id.as_str()])?;
+pub(super) fn remove(tx: &dyn Transaction, sandbox: &Sandbox, changes: &mut Vec<Change>) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM sandboxes WHERE id = $1", values![sandbox.id.as_str()])?;
     node::release(tx, &sandbox.node_id, &sandbox.spec.resources)?;
     changes.push(Change::Gone { tenant: sandbox.tenant.clone(), id: sandbox.id.clone() });
     Ok(())
 }
 
-pub(super) fn desired(conn: &Connection, node: &NodeId, base: Option<u64>) -> Result<Desired, StoreError> {
+pub(super) fn desired(tx: &dyn Transaction, node: &NodeId, base: Option<u64>) -> Result<Desired, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM sandboxes WHERE node_id = $1 AND node_generation > $2 ORDER BY node_generation, id"
     );
-    let sandboxes = all(conn, &sql, params![node.as_str(), base.map_or(-1, int)], read)?;
-    let generation: Option<i64> =
-        value(conn, "SELECT desired_generation FROM nodes WHERE id = $1", params![node.as_str()])?;
-    Ok(Desired { generation: generation.map_or(0, uint), sandboxes })
+    let sandboxes = all(tx, &sql, values![node.as_str(), base.map_or(-1, int)], read)?;
+    let sql = "SELECT desired_generation FROM nodes WHERE id = $1";
+    let generation = first_count(tx, sql, values![node.as_str()], "desired_generation")?;
+    Ok(Desired { generation: generation.unwrap_or(0), sandboxes })
 }

@@ -1,0 +1,206 @@
+//! The calls of the store, each as one transaction.
+
+use async_trait::async_trait;
+use roost_proto::id::{JoinTokenId, NodeId, ProfileName, TemplateName, TenantId};
+use roost_proto::model::{ImageInfo, ImageRef, Profile, Sandbox, Template};
+
+use super::{Queues, heartbeat, node, sandbox, template, token};
+use crate::secret::SecretHash;
+use crate::store::*;
+
+/// A store over a driver.
+#[derive(Debug, Clone)]
+pub struct SqlStore {
+    queues: Queues,
+}
+
+impl SqlStore {
+    /// A store that hands its work to these queues.
+    pub(in crate::store) fn new(queues: Queues) -> Self {
+        Self { queues }
+    }
+}
+
+impl Store for SqlStore {
+    fn tenant(&self, tenant: &TenantId) -> Box<dyn TenantStore> {
+        Box::new(SqlTenant { queues: self.queues.clone(), tenant: tenant.clone() })
+    }
+
+    fn system(&self) -> Box<dyn SystemStore> {
+        Box::new(SqlSystem { queues: self.queues.clone() })
+    }
+}
+
+struct SqlTenant {
+    queues: Queues,
+    tenant: TenantId,
+}
+
+struct SqlSystem {
+    queues: Queues,
+}
+
+#[async_trait]
+impl TenantStore for SqlTenant {
+    async fn create_sandbox(&self, new: NewSandbox, place: PlaceFn) -> Result<Created, CreateSandboxError> {
+        let tenant = self.tenant.clone();
+        self.queues.write_latest("create_sandbox", move |tx, out| sandbox::create(tx, &tenant, &new, &place, out)).await
+    }
+
+    async fn sandbox(&self, key: SandboxKey) -> Result<Option<Sandbox>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("sandbox", move |tx| sandbox::find(tx, &tenant, &key)).await
+    }
+
+    async fn sandboxes(&self, filter: SandboxFilter, limit: u32) -> Result<Vec<Sandbox>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("sandboxes", move |tx| sandbox::list(tx, &tenant, &filter, limit)).await
+    }
+
+    async fn set_run_state(&self, key: SandboxKey, intent: Intent) -> Result<Sandbox, SetRunStateError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("set_run_state", move |tx, out| sandbox::set_run_state(tx, &tenant, &key, intent, out)).await
+    }
+
+    async fn templates(&self) -> Result<Vec<Template>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("templates", move |tx| template::templates(tx, &tenant)).await
+    }
+
+    async fn template(&self, name: TemplateName) -> Result<Option<Template>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("template", move |tx| template::template(tx, &tenant, &name)).await
+    }
+
+    async fn put_template(&self, new: Template) -> Result<bool, PutTemplateError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("put_template", move |tx, _| template::put_template(tx, &tenant, &new)).await
+    }
+
+    async fn delete_template(&self, name: TemplateName) -> Result<bool, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("delete_template", move |tx, _| template::delete_template(tx, &tenant, &name)).await
+    }
+
+    async fn profiles(&self) -> Result<Vec<Profile>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("profiles", move |tx| template::profiles(tx, &tenant)).await
+    }
+
+    async fn profile(&self, name: ProfileName) -> Result<Option<Profile>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("profile", move |tx| template::profile(tx, &tenant, &name)).await
+    }
+
+    async fn put_profile(&self, new: Profile) -> Result<bool, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("put_profile", move |tx, _| template::put_profile(tx, &tenant, &new)).await
+    }
+
+    async fn delete_profile(&self, name: ProfileName) -> Result<(), DeleteProfileError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("delete_profile", move |tx, _| template::delete_profile(tx, &tenant, &name)).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("nodes", move |tx| node::list(tx, &tenant)).await
+    }
+
+    async fn node(&self, id: NodeId) -> Result<Option<NodeRecord>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("node", move |tx| node::find(tx, &tenant, &id)).await
+    }
+
+    async fn delete_node(&self, id: NodeId) -> Result<(), DeleteNodeError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("delete_node", move |tx, _| node::delete(tx, &tenant, &id)).await
+    }
+
+    async fn images(&self) -> Result<Vec<ImageOnNodes>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("images", move |tx| node::images(tx, &tenant)).await
+    }
+
+    async fn create_join_token(&self, new: NewJoinToken) -> Result<(), StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("create_join_token", move |tx, _| token::create_join_token(tx, &tenant, &new)).await
+    }
+
+    async fn join_tokens(&self, now_unix_ms: u64) -> Result<Vec<JoinToken>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("join_tokens", move |tx| token::join_tokens(tx, &tenant, now_unix_ms)).await
+    }
+
+    async fn delete_join_token(&self, id: JoinTokenId) -> Result<bool, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("delete_join_token", move |tx, _| token::delete_join_token(tx, &tenant, &id)).await
+    }
+
+    async fn replace_admin_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<(), StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues
+            .write("replace_admin_token", move |tx, _| token::replace_admin(tx, &tenant, &secret, now_unix_ms))
+            .await
+    }
+
+    async fn has_admin_token(&self) -> Result<bool, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("has_admin_token", move |tx| token::has_admin(tx, &tenant)).await
+    }
+}
+
+#[async_trait]
+impl SystemStore for SqlSystem {
+    async fn ensure_tenant(&self, tenant: TenantId, now_unix_ms: u64) -> Result<(), StoreError> {
+        self.queues.write("ensure_tenant", move |tx, _| token::ensure_tenant(tx, &tenant, now_unix_ms)).await
+    }
+
+    async fn find_api_token(&self, secret: SecretHash) -> Result<Option<TenantId>, StoreError> {
+        self.queues.read("find_api_token", move |tx| token::find_api_token(tx, &secret)).await
+    }
+
+    async fn enrol(&self, enrolment: Enrolment) -> Result<(), EnrolError> {
+        self.queues.write("enrol", move |tx, _| node::enrol(tx, &enrolment)).await
+    }
+
+    async fn link_node(&self, id: NodeId) -> Result<Option<LinkNode>, StoreError> {
+        self.queues.read("link_node", move |tx| node::link_node(tx, &id)).await
+    }
+
+    async fn desired(&self, id: NodeId, base: Option<u64>) -> Result<Desired, StoreError> {
+        self.queues.read("desired", move |tx| sandbox::desired(tx, &id, base)).await
+    }
+
+    async fn raise_generation(&self, id: NodeId, held: u64) -> Result<(), StoreError> {
+        self.queues.write("raise_generation", move |tx, _| node::raise_generation(tx, &id, held)).await
+    }
+
+    async fn apply_heartbeat(&self, batch: HeartbeatBatch) -> Result<(), StoreError> {
+        self.queues.write("apply_heartbeat", move |tx, out| heartbeat::apply(tx, &batch, out)).await
+    }
+
+    async fn add_image(&self, node: NodeId, image: ImageInfo) -> Result<(), StoreError> {
+        self.queues.write("add_image", move |tx, _| node::add_image(tx, &node, &image)).await
+    }
+
+    async fn remove_image(&self, node: NodeId, reference: ImageRef) -> Result<(), StoreError> {
+        self.queues.write("remove_image", move |tx, _| node::remove_image(tx, &node, &reference)).await
+    }
+
+    async fn heartbeat_times(&self) -> Result<Vec<(NodeId, Option<u64>)>, StoreError> {
+        self.queues.read("heartbeat_times", node::heartbeat_times).await
+    }
+
+    async fn save_heartbeat_times(&self, times: Vec<(NodeId, u64)>) -> Result<(), StoreError> {
+        self.queues.write("save_heartbeat_times", move |tx, _| node::save_heartbeat_times(tx, &times)).await
+    }
+
+    async fn count_phases(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        self.queues.read("count_phases", sandbox::count_phases).await
+    }
+
+    async fn expire(&self, before_unix_ms: u64) -> Result<u64, StoreError> {
+        self.queues.write("expire", move |tx, _| token::expire(tx, before_unix_ms)).await
+    }
+}

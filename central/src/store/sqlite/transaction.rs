@@ -1,0 +1,62 @@
+//! A transaction of SQLite.
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode, params_from_iter};
+
+use crate::store::StoreError;
+use crate::store::sql::{Row, Transaction, Value, Visit};
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(source: rusqlite::Error) -> Self {
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            _ => Self::Statement(Box::new(source)),
+        }
+    }
+}
+
+impl rusqlite::ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(value) => ValueRef::Integer(*value),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+        }))
+    }
+}
+
+/// The connection that a transaction is open on.
+pub(super) struct SqliteTransaction<'a>(pub(super) &'a Connection);
+
+impl Transaction for SqliteTransaction<'_> {
+    fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+        let changed = self.0.prepare_cached(sql)?.execute(params_from_iter(values))?;
+        Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+    }
+
+    fn query(&self, sql: &str, values: &[Value<'_>], each: &mut Visit<'_>) -> Result<(), StoreError> {
+        let mut statement = self.0.prepare_cached(sql)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            if !each(row)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn script(&self, sql: &str) -> Result<(), StoreError> {
+        Ok(self.0.execute_batch(sql)?)
+    }
+}
+
+impl Row for rusqlite::Row<'_> {
+    fn text(&self, column: &str) -> Result<Option<&str>, StoreError> {
+        let value = self.get_ref(column)?;
+        value.as_str_or_null().map_err(|source| StoreError::Statement(Box::new(source)))
+    }
+
+    fn integer(&self, column: &str) -> Result<Option<i64>, StoreError> {
+        Ok(self.get(column)?)
+    }
+}
