@@ -5,15 +5,16 @@
 //! - [`id`]: typed ids and names; never pass one as a bare string.
 //! - [`model`]: the same nouns as strict Rust types, as JSON and TOML show
 //!   them, with their validation.
+//! - [`protocol`]: which versions of NodeLink there are and how two peers agree.
 //! - [`convert`]: between messages and model; every message from outside goes
 //!   through it once, at the edge.
 
 pub mod convert;
 pub mod id;
 pub mod model;
+pub mod protocol;
 
-/// Version of the NodeLink protocol that this build speaks.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub use protocol::PROTOCOL_VERSION;
 
 /// Name under which every node finds central in its server certificate,
 /// whatever address it dials.

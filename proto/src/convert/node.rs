@@ -56,6 +56,7 @@ impl From<NodeStatus> for wire::NodeStatus {
                 memory_available_bytes: s.load.memory_available_bytes,
                 load1_milli: s.load.load1_milli,
                 disk_free_bytes: s.load.disk_free_bytes,
+                clock_offset_ms: s.load.clock_offset_ms,
             }),
         }
     }
@@ -86,6 +87,7 @@ impl TryFrom<wire::NodeStatus> for NodeStatus {
                 memory_available_bytes: load.memory_available_bytes,
                 load1_milli: load.load1_milli,
                 disk_free_bytes: load.disk_free_bytes,
+                clock_offset_ms: load.clock_offset_ms,
             },
         })
     }
@@ -115,7 +117,13 @@ mod tests {
                 reason: "ok".into(),
                 message: String::new(),
             }],
-            load: NodeLoad { memory_used_bytes: 1, memory_available_bytes: 2, load1_milli: 3, disk_free_bytes: 4 },
+            load: NodeLoad {
+                memory_used_bytes: 1,
+                memory_available_bytes: 2,
+                load1_milli: 3,
+                disk_free_bytes: 4,
+                clock_offset_ms: Some(-5),
+            },
         };
         assert_eq!(NodeStatus::try_from(wire::NodeStatus::from(status.clone())), Ok(status));
     }

@@ -81,6 +81,10 @@ pub struct NodeLoad {
     pub load1_milli: u32,
     /// Free bytes of the file system under the daemon's root.
     pub disk_free_bytes: u64,
+    /// How far central's clock is ahead of the node's, in milliseconds; none
+    /// while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// A named fact with its reason, as in Kubernetes.
@@ -140,4 +144,21 @@ pub struct Node {
     pub last_heartbeat_unix_ms: Option<u64>,
     /// Unix time of its enrolment, in milliseconds.
     pub enrolled_at_unix_ms: u64,
+    /// Version of NodeLink that its session speaks; none without a session.
+    #[serde(default)]
+    pub protocol_version: Option<u32>,
+    /// The certificate that it presents; none before its first session.
+    #[serde(default)]
+    pub certificate: Option<NodeCertificate>,
+}
+
+/// The certificate by which central knows a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NodeCertificate {
+    /// Key id of the CA that issued it, in hex.
+    pub ca_key_id: String,
+    /// Unix time of its end, in milliseconds.
+    pub not_after_unix_ms: u64,
 }
