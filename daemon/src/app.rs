@@ -106,12 +106,14 @@ impl App {
         // The survey has just heard of it.
         let (containerd_up, containerd_up_rx) = watch::channel(true);
         let (images_changed, images_changed_rx) = watch::channel(0);
+        let (link_state_tx, link_state) = watch::channel(None);
         let (status_tx, status) = watch::channel(NodeStatus { capacity, ..NodeStatus::default() });
         let mut reporter = status::StatusReporter {
             node: node.clone(),
             capacity,
             containerd: containerd_up_rx,
             images_changed: images_changed_rx,
+            link: link_state.clone(),
             status: status_tx,
             ready: conditions,
         };
@@ -122,7 +124,6 @@ impl App {
         tasks.spawn("log-rotation", logs::rotate(node.layout.logs(), config.sandboxes.log_max_bytes));
         tasks.spawn("screenshot-buffers", release_buffers(node.screenshots.clone()));
 
-        let (link_state_tx, link_state) = watch::channel(None);
         let spool = SpoolConfig {
             directory: node.layout.spool(),
             max_bytes: config.sandboxes.archive_max_bytes,

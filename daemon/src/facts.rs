@@ -72,6 +72,7 @@ pub fn node_load(root: &Path) -> Result<NodeLoad, FactsError> {
         // A float to an integer saturates, and a load is never negative.
         load1_milli: (load.one * 1000.0).round() as u32,
         disk_free_bytes: disk.blocks_available().saturating_mul(disk.fragment_size()),
+        clock_offset_ms: None,
     })
 }
 

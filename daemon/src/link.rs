@@ -15,6 +15,7 @@
 //! Nothing here can block the node: the sandboxes are asked and told through
 //! [`NodeSandboxes`], every queue is bounded, every wait on central ends.
 
+mod clock;
 mod desired;
 mod dial;
 mod enrol;
@@ -26,6 +27,7 @@ mod pin;
 mod renewal;
 mod session;
 mod state;
+mod trust;
 mod tunnel;
 
 use std::path::PathBuf;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_proto::model::{NodeStatus, Phase};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -48,7 +50,7 @@ use pace::Backoff;
 pub use dial::AddressError;
 pub use identity::IdentityError;
 pub use join::{JoinString, ParseJoinStringError};
-pub use state::{LinkPhase, LinkState};
+pub use state::{CLOCK_SKEW_LIMIT_MS, LinkPhase, LinkState};
 
 /// Where central is and who this node is.
 #[derive(Debug, Clone)]
@@ -186,6 +188,7 @@ pub fn start(config: LinkConfig, parts: LinkParts, shutdown: CancellationToken) 
         parts,
         identity: watch::Sender::new(identity),
         state: state_tx,
+        renew_now: Notify::new(),
         instance_id: format!("{:032x}", rand::random::<u128>()),
         config,
     };
@@ -201,6 +204,8 @@ struct Link {
     parts: LinkParts,
     identity: watch::Sender<Option<Arc<Identity>>>,
     state: watch::Sender<LinkState>,
+    /// Woken when central wants the certificate renewed at once.
+    renew_now: Notify,
     instance_id: String,
 }
 
@@ -230,10 +235,12 @@ impl Link {
         let mut is_rejected = false;
         loop {
             let begin = tokio::time::Instant::now();
-            let identity = self.ensure_identity(&mut join, is_rejected).await;
+            self.state.send_modify(|state| state.attempts += 1);
+            let (identity, mut retry_after) = self.ensure_identity(&mut join, is_rejected).await;
             if let Some(identity) = identity {
                 let error = session::run(self, &identity, shutdown).await;
                 is_rejected = error.is_rejection();
+                retry_after = error.retry_after();
                 let error = crate::api::status::chain(&error);
                 tracing::warn!(error, "connection to central ended");
                 self.state.send_modify(|state| state.disconnected(error));
@@ -241,7 +248,9 @@ impl Link {
             if begin.elapsed() > pace::CONNECT_BACKOFF.max {
                 backoff.reset();
             }
-            tokio::time::sleep(backoff.next(rand::random())).await;
+            let chance = rand::random();
+            let pause = retry_after.map_or_else(|| backoff.next(chance), |asked| pace::spread(asked, chance));
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -249,27 +258,33 @@ impl Link {
     /// new one while there is a join token that was not used yet. A kept one
     /// that is not good is tried all the same: it may be our clock that is
     /// wrong, or central that is being restored.
-    async fn ensure_identity(&self, join: &mut Option<JoinString>, is_rejected: bool) -> Option<Arc<Identity>> {
+    ///
+    /// Beside it, when central wants to be asked again.
+    async fn ensure_identity(
+        &self,
+        join: &mut Option<JoinString>,
+        is_rejected: bool,
+    ) -> (Option<Arc<Identity>>, Option<Duration>) {
         let kept = self.identity.borrow().clone();
         let problem = match &kept {
             None => Some(state::NOT_ENROLLED),
             Some(kept) if pace::is_expired(kept.not_after_unix_ms, unix_ms()) => Some(state::CERTIFICATE_EXPIRED),
             Some(_) => is_rejected.then_some(state::NODE_REMOVED),
         };
-        let Some(problem) = problem else { return kept };
+        let Some(problem) = problem else { return (kept, None) };
         let Some(token) = join else {
             self.report(problem);
-            return kept;
+            return (kept, None);
         };
         if self.holds_sandboxes() && !self.config.abandon_sandboxes {
             self.report(state::HOLDS_SANDBOXES);
-            return kept;
+            return (kept, None);
         }
         match enrol::enrol(&self.endpoint, token, &self.config.node_name).await {
             Ok(identity) => {
                 *join = None;
                 tracing::info!(node = %identity.node_id, "node enrolled");
-                Some(self.adopt(identity))
+                (Some(self.adopt(identity)), None)
             }
             Err(error) => {
                 // Central's word is final: the token was used, is expired or
@@ -277,11 +292,33 @@ impl Link {
                 if error.is_refusal() {
                     *join = None;
                 }
+                let retry_after = error.retry_after();
                 let error = crate::api::status::chain(&error);
                 tracing::error!(error, "node cannot enrol");
                 self.state.send_modify(|state| state.disconnected(error));
-                kept
+                (kept, retry_after)
             }
+        }
+    }
+
+    /// Takes what central says is to be trusted from now on. The connection
+    /// that brought it was verified by what is trusted now.
+    fn take_trust(&self, ca_pem: &str) -> Result<(), trust::TrustError> {
+        let Some(present) = self.identity.borrow().clone() else { return Ok(()) };
+        if let Some(ca_pem) = trust::replace(&present.ca_pem, ca_pem)? {
+            tracing::info!("the CA certificates of central have changed");
+            self.adopt(present.with_trust(ca_pem));
+        }
+        Ok(())
+    }
+
+    /// Publishes how far the clocks differ, and says so once when it is too far.
+    fn see_clock(&self, clock_offset_ms: Option<i64>) {
+        let had_skew = self.state.borrow().clock_skew().is_some();
+        self.state.send_modify(|state| state.clock_offset_ms = clock_offset_ms);
+        let skew = self.state.borrow().clock_skew();
+        if let (false, Some(skew)) = (had_skew, skew) {
+            tracing::warn!(clock_offset_ms, message = skew.message, "clocks of node and central differ");
         }
     }
 

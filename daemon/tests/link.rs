@@ -283,7 +283,7 @@ async fn a_central_of_another_version_is_not_talked_to() {
     session.hello().await;
     let welcome = wire::Welcome { protocol_version: 99, ..wire::Welcome::default() };
     session.send(FromCentral::Welcome(welcome)).await;
-    held.last_error("protocol version 99").await;
+    held.last_error("NodeLink version 99 to 99").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_proto::CENTRAL_TLS_NAME;
+use roost_proto::protocol::RETRY_AFTER_MS;
+use rustls::{AlertDescription, CertificateError};
+use tonic::Status;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::identity::Identity;
-use super::pin::PinnedCa;
+use super::pin::{PinnedCa, tls_errors};
 
 /// Time for TCP, and again for TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,6 +41,49 @@ pub enum AddressError {
         /// What was given.
         address: String,
     },
+}
+
+/// A handshake that failed because the clocks of node and central differ, or
+/// because a certificate was really not renewed in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ClockProblem {
+    #[error(
+        "by this node's clock central's certificate begins {0} s from now: this clock is behind, or central's is \
+         ahead; set up time synchronisation on both"
+    )]
+    NotYet(u64),
+    #[error(
+        "by this node's clock central's certificate ended {0} s ago: this clock is ahead, or central did not renew; \
+         set up time synchronisation on both"
+    )]
+    Ended(u64),
+    #[error(
+        "by central's clock this node's certificate has ended or not begun: compare the clocks, then make a join \
+         token (`roost node join-token`)"
+    )]
+    Refused,
+}
+
+impl ClockProblem {
+    /// The problem behind an error of the transport, if it is one.
+    pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        tls_errors(error).find_map(|error| match error {
+            rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }) => {
+                Some(Self::NotYet(not_before.as_secs().saturating_sub(time.as_secs())))
+            }
+            rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => {
+                Some(Self::Ended(time.as_secs().saturating_sub(not_after.as_secs())))
+            }
+            rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => Some(Self::Refused),
+            _ => None,
+        })
+    }
+}
+
+/// When central wants to be asked again, if a refusal says so.
+pub(super) fn retry_after(status: &Status) -> Option<Duration> {
+    let text = status.metadata().get(RETRY_AFTER_MS)?.to_str().ok()?;
+    text.parse().ok().map(Duration::from_millis)
 }
 
 /// An endpoint without trust yet.

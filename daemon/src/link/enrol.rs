@@ -9,10 +9,12 @@ use roost_proto::node::{EnrolRequest, EnrolResponse, RenewRequest};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use super::dial::ClockProblem;
 use super::identity::{Identity, NewIdentity};
 use super::join::JoinString;
 use super::pin::is_mismatch;
-use super::{dial, pace, unix_ms};
+use super::trust::TrustError;
+use super::{dial, pace, trust, unix_ms};
 
 /// Time for central to answer; it signs a certificate and writes one row.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -24,6 +26,8 @@ pub(super) enum EnrolError {
     Key(#[from] rcgen::Error),
     #[error("cannot reach central to ask for a certificate")]
     Dial(#[source] tonic::transport::Error),
+    #[error(transparent)]
+    Clock(#[from] ClockProblem),
     #[error(
         "central does not present the CA certificate that the join string names: \
          it is another central, or somebody stands between"
@@ -39,12 +43,22 @@ pub(super) enum EnrolError {
     Answer(#[source] InvalidMessage),
     #[error("the certificate from central does not fit the key")]
     Certificate(#[source] tonic::transport::Error),
+    #[error("central's CA certificates cannot be taken")]
+    Trust(#[from] TrustError),
 }
 
 impl EnrolError {
     /// Whether central has said no, so that asking again cannot help.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_))
+    }
+
+    /// When central wants to be asked again, if it said so.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Failed(status) => dial::retry_after(status),
+            _ => None,
+        }
     }
 
     fn from_status(status: Status) -> Self {
@@ -91,15 +105,17 @@ pub(super) async fn renew(endpoint: &Endpoint, present: &Identity) -> Result<Ide
     let request = KeyRequest::new()?;
     let mutual = dial::mutual(endpoint, present).map_err(EnrolError::Dial)?;
     let mut client = client(&mutual).await?;
-    let answer = answer(client.renew(RenewRequest { csr_der: request.csr_der })).await?;
+    let mut answer = answer(client.renew(RenewRequest { csr_der: request.csr_der })).await?;
+    answer.ca_pem = trust::replace(&present.ca_pem, &answer.ca_pem)?.unwrap_or_else(|| present.ca_pem.clone());
     identity(endpoint, request.key_pem, answer)
 }
 
 async fn client(endpoint: &Endpoint) -> Result<NodeLinkClient<Channel>, EnrolError> {
     let channel = endpoint.connect().await;
-    channel.map(NodeLinkClient::new).map_err(|error| match is_mismatch(&error) {
-        true => EnrolError::Pin,
-        false => EnrolError::Dial(error),
+    channel.map(NodeLinkClient::new).map_err(|error| match ClockProblem::of(&error) {
+        Some(problem) => EnrolError::Clock(problem),
+        None if is_mismatch(&error) => EnrolError::Pin,
+        None => EnrolError::Dial(error),
     })
 }
 

@@ -5,6 +5,10 @@
 //! out at once ([`Kind::Delta`]), a few milliseconds batched; load and usage
 //! wait for the next period ([`Kind::Periodic`]). A few heartbeats may be
 //! under way unacknowledged; with more, changes gather until central answers.
+//! A list that is too long for one message goes out in parts ([`Kind::Part`]),
+//! where central can take parts; no other heartbeat comes between them.
+
+pub(super) mod parts;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -32,6 +36,8 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) enum Kind {
     /// Everything.
     Full,
+    /// The next part of everything.
+    Part,
     /// Changes that matter.
     Delta,
     /// Every change since the last periodic one, or nothing.
@@ -66,6 +72,12 @@ pub(super) struct Heartbeats {
     /// ask for another.
     full_sequence: u64,
     needs_full: bool,
+    /// Bytes of a part of a full heartbeat; none where central takes no parts.
+    part_max_bytes: Option<usize>,
+    /// What is still to be sent of a full heartbeat, and the number of the
+    /// part that was sent last.
+    parts: VecDeque<Vec<SandboxObserved>>,
+    part: u32,
     is_dirty: bool,
     unacked: VecDeque<(u64, Duration)>,
     last_sent: Option<Duration>,
@@ -87,9 +99,12 @@ struct Sent {
 }
 
 impl Heartbeats {
-    pub(super) fn new(period: Duration) -> Self {
+    pub(super) fn new(period: Duration, part_max_bytes: Option<usize>) -> Self {
         Self {
             period,
+            part_max_bytes,
+            parts: VecDeque::new(),
+            part: 0,
             sequence: 0,
             full_sequence: 0,
             needs_full: true,
@@ -110,6 +125,11 @@ impl Heartbeats {
         self.is_dirty = true;
     }
 
+    /// Central asks for another period.
+    pub(super) fn set_period(&mut self, period: Duration) {
+        self.period = period;
+    }
+
     /// Decides what to do at `now`.
     pub(super) fn next(&self, now: Duration) -> Next {
         let dead_at = self.unacked.front().map(|(_, sent)| *sent + ACK_TIMEOUT);
@@ -122,6 +142,7 @@ impl Heartbeats {
         }
         let kind = match (self.needs_full, now >= periodic_at, self.is_dirty) {
             (true, _, _) => Some(Kind::Full),
+            _ if !self.parts.is_empty() => Some(Kind::Part),
             (_, true, _) => Some(Kind::Periodic),
             (_, _, true) => Some(Kind::Delta),
             _ => None,
@@ -147,10 +168,13 @@ impl Heartbeats {
         node: &NodeStatus,
         changed_since: impl FnOnce(u64) -> Vec<View>,
     ) -> Option<Heartbeat> {
+        if kind == Kind::Part {
+            return self.next_part(now, now_unix_ms);
+        }
         let is_full = kind == Kind::Full;
         self.is_dirty = false;
         let views = changed_since(match kind {
-            Kind::Full => 0,
+            Kind::Full | Kind::Part => 0,
             Kind::Delta => self.seen_by_delta,
             Kind::Periodic => self.seen_by_periodic,
         });
@@ -158,7 +182,7 @@ impl Heartbeats {
             self.sandboxes.clear();
         }
         let newest = views.iter().map(|view| view.change).max().unwrap_or_default();
-        let sandboxes: Vec<_> = views.into_iter().filter_map(|view| self.observe(kind, view)).collect();
+        let mut sandboxes: Vec<_> = views.into_iter().filter_map(|view| self.observe(kind, view)).collect();
         self.seen_by_delta = self.seen_by_delta.max(newest);
         let node = self.node_if_news(kind, node);
         if kind == Kind::Delta && sandboxes.is_empty() && node.is_none() {
@@ -168,16 +192,33 @@ impl Heartbeats {
             self.seen_by_periodic = self.seen_by_periodic.max(newest);
             self.last_periodic = now;
         }
-        self.sequence += 1;
         if is_full {
             self.needs_full = false;
-            self.full_sequence = self.sequence;
+            self.full_sequence = self.sequence + 1;
             self.last_full = Some(now);
+            self.part = 0;
+            self.parts = parts::split(sandboxes, self.part_max_bytes.unwrap_or(usize::MAX));
+            sandboxes = self.parts.pop_front().unwrap_or_default();
         }
+        let node = node.map(Into::into);
+        let part = Heartbeat { full: is_full, node, sandboxes, has_more: !self.parts.is_empty(), ..Heartbeat::default() };
+        Some(self.sent(part, now, now_unix_ms))
+    }
+
+    fn next_part(&mut self, now: Duration, now_unix_ms: u64) -> Option<Heartbeat> {
+        let sandboxes = self.parts.pop_front()?;
+        self.part += 1;
+        let has_more = !self.parts.is_empty();
+        let part = Heartbeat { full: true, sandboxes, part: self.part, has_more, ..Heartbeat::default() };
+        Some(self.sent(part, now, now_unix_ms))
+    }
+
+    /// Numbers a heartbeat and takes note of it.
+    fn sent(&mut self, heartbeat: Heartbeat, now: Duration, now_unix_ms: u64) -> Heartbeat {
+        self.sequence += 1;
         self.last_sent = Some(now);
         self.unacked.push_back((self.sequence, now));
-        let node = node.map(Into::into);
-        Some(Heartbeat { sequence: self.sequence, full: is_full, node, sandboxes, node_unix_ms: now_unix_ms })
+        Heartbeat { sequence: self.sequence, node_unix_ms: now_unix_ms, ..heartbeat }
     }
 
     /// The message for a sandbox, if this kind of heartbeat is to carry it.
@@ -185,7 +226,7 @@ impl Heartbeats {
         let id = &view.desired.id;
         let matter = Observed { usage: None, revision: 0, ..view.observed.clone() };
         let is_known = self.sandboxes.get(id).is_some_and(|sent| match kind {
-            Kind::Full => false,
+            Kind::Full | Kind::Part => false,
             Kind::Delta => sent.matter == matter,
             Kind::Periodic => sent.change == view.change,
         });
@@ -197,13 +238,13 @@ impl Heartbeats {
         } else {
             self.sandboxes.insert(id.clone(), Sent { change: view.change, matter });
         }
-        Some(SandboxObserved::new(id, view.observed))
+        Some(parts::bounded(SandboxObserved::new(id, view.observed)))
     }
 
     fn node_if_news(&mut self, kind: Kind, node: &NodeStatus) -> Option<NodeStatus> {
         let without_load = |status: &NodeStatus| NodeStatus { load: NodeLoad::default(), ..status.clone() };
         let is_news = match kind {
-            Kind::Full => true,
+            Kind::Full | Kind::Part => true,
             Kind::Periodic => self.node != *node,
             Kind::Delta => without_load(&self.node) != without_load(node),
         };
@@ -214,7 +255,7 @@ impl Heartbeats {
     }
 
     /// Takes an acknowledgement; the round trip of the heartbeat it names.
-    pub(super) fn ack(&mut self, ack: HeartbeatAck, now: Duration) -> Result<Option<Duration>, UnknownAck> {
+    pub(super) fn ack(&mut self, ack: &HeartbeatAck, now: Duration) -> Result<Option<Duration>, UnknownAck> {
         if ack.sequence > self.sequence {
             return Err(UnknownAck { acked: ack.sequence, sent: self.sequence });
         }
@@ -225,6 +266,7 @@ impl Heartbeats {
         // An answer to what was sent before the last full one is stale.
         if ack.resync && ack.sequence >= self.full_sequence {
             self.needs_full = true;
+            self.parts.clear();
         }
         Ok(round_trip)
     }

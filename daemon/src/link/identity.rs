@@ -60,6 +60,13 @@ impl From<NewIdentity> for Identity {
     }
 }
 
+impl Identity {
+    /// The same node with other trust in central.
+    pub(super) fn with_trust(&self, ca_pem: String) -> Self {
+        Self { ca_pem, ..self.clone() }
+    }
+}
+
 impl fmt::Debug for Identity {
     /// Without the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

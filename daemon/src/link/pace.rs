@@ -19,6 +19,10 @@ pub(super) const CONNECT_BACKOFF: BackoffBounds =
 pub(super) const RENEW_BACKOFF: BackoffBounds =
     BackoffBounds { first: Duration::from_secs(1), max: Duration::from_secs(60) };
 
+/// Longest pause that a central may ask for: beyond it the node would count as
+/// offline by central's own word.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
 /// Pauses that double, each shortened by chance, so that ten thousand nodes
 /// that lost their central do not come back in the same moment.
 #[derive(Debug)]
@@ -42,6 +46,13 @@ impl Backoff {
     pub(super) fn reset(&mut self) {
         self.tries = 0;
     }
+}
+
+/// The pause that central asked for, from half of it to half as much again, so
+/// that those who were told the same do not come back together; `chance` lies
+/// in 0..1.
+pub(super) fn spread(retry_after: Duration, chance: f64) -> Duration {
+    retry_after.min(RETRY_AFTER_MAX).mul_f64(0.5 + chance.clamp(0.0, 1.0))
 }
 
 /// When to renew a certificate, Unix time in milliseconds: at half of its
@@ -82,6 +93,34 @@ mod tests {
     fn a_certificate_is_renewed_at_half_of_its_life_or_a_little_earlier() {
         assert_eq!(renew_at_unix_ms(1_000, 3_000, 0.0), 2_000);
         assert_eq!(renew_at_unix_ms(1_000, 3_000, 1.0), 1_800);
+    }
+
+    /// Ten thousand nodes lose their central at once and try until it is back:
+    /// how many come in the busiest 100 ms, by the pauses alone.
+    #[test]
+    fn a_storm_is_spread_over_the_pauses() {
+        let chance = |node: u32, try_number: u32| f64::from((node * 7919 + try_number * 104_729) % 10_000) / 10_000.0;
+        let mut slots = std::collections::BTreeMap::<u128, u32>::new();
+        for node in 0..10_000 {
+            let (mut backoff, mut at) = (Backoff::new(CONNECT_BACKOFF), Duration::ZERO);
+            for try_number in 0.. {
+                at += backoff.next(chance(node, try_number));
+                // Central is away for half a minute.
+                if at > Duration::from_secs(30) {
+                    break;
+                }
+            }
+            *slots.entry(at.as_millis() / 100).or_default() += 1;
+        }
+        let busiest = slots.values().max().copied().unwrap_or_default();
+        assert!(busiest <= 250, "{busiest} of 10000 nodes come within 100 ms");
+    }
+
+    #[test]
+    fn what_central_asks_for_is_spread_and_bounded() {
+        assert_eq!(spread(Duration::from_secs(2), 0.0), Duration::from_secs(1));
+        assert_eq!(spread(Duration::from_secs(2), 1.0), Duration::from_secs(3));
+        assert_eq!(spread(Duration::from_secs(3600), 1.0), Duration::from_secs(90));
     }
 
     proptest! {

@@ -21,12 +21,15 @@ struct PinMismatch;
 
 /// Whether a connection failed because the fingerprint did not match.
 pub(super) fn is_mismatch(error: &(dyn std::error::Error + 'static)) -> bool {
-    let marks = |error: &Error| matches!(error, Error::InvalidCertificate(CertificateError::Other(OtherError(why))) if why.is::<PinMismatch>());
-    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+    tls_errors(error).any(|error| matches!(error, Error::InvalidCertificate(CertificateError::Other(OtherError(why))) if why.is::<PinMismatch>()))
+}
+
+/// What TLS said, anywhere among the causes of an error.
+pub(super) fn tls_errors<'a>(error: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a Error> {
+    std::iter::successors(Some(error), |error| error.source()).filter_map(|error| {
         // An I/O error shows what is in it by `get_ref` only.
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()));
-        tls.is_some_and(marks)
+        error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()))
     })
 }
 

@@ -11,7 +11,7 @@ use super::{Link, enrol, unix_ms};
 /// is looked at again at least this often.
 const LOOK_PERIOD: Duration = Duration::from_secs(600);
 
-/// Renews at half life, for ever.
+/// Renews at half life and whenever central asks for it, for ever.
 pub(super) async fn keep_fresh(link: &Link) {
     let mut identities = link.identity.subscribe();
     loop {
@@ -25,6 +25,8 @@ pub(super) async fn keep_fresh(link: &Link) {
         tokio::select! {
             // Cancel-safe: a sleep.
             () = due => {}
+            // Cancel-safe: a wish that was not taken stays.
+            () = link.renew_now.notified() => tracing::info!("central asks for a new certificate"),
             // Cancel-safe: an identity that was not seen stays unseen. The
             // sender lives in `link`, so this cannot end.
             _ = identities.changed() => continue,
@@ -46,15 +48,14 @@ async fn until_due(identity: &Identity) {
     }
 }
 
-/// Tries until it succeeds, the certificate has ended, or another one came.
+/// Tries until it succeeds or another certificate came.
 async fn renew(link: &Link, present: &Arc<Identity>) {
     let mut backoff = Backoff::new(pace::RENEW_BACKOFF);
     loop {
-        let is_present = link.identity.borrow().as_ref().is_some_and(|now| Arc::ptr_eq(now, present));
-        if !is_present {
-            return;
-        }
-        match enrol::renew(&link.endpoint, present).await {
+        // What the node trusts may have changed since; the certificate counts.
+        let now = link.identity.borrow().clone();
+        let Some(now) = now.filter(|now| now.certificate_pem == present.certificate_pem) else { return };
+        match enrol::renew(&link.endpoint, &now).await {
             Ok(identity) if identity.node_id == present.node_id => {
                 tracing::info!(not_after_unix_ms = identity.not_after_unix_ms, "node certificate renewed");
                 link.adopt(identity);

@@ -51,7 +51,14 @@ pub struct LinkState {
     pub clock_offset_ms: Option<i64>,
     /// Connections that central welcomed since the daemon started.
     pub connects: u64,
+    /// Times that the node tried to enrol or connect since the daemon started.
+    pub attempts: u64,
+    /// Version of NodeLink that the stream speaks; none while not connected.
+    pub protocol_version: Option<u32>,
 }
+
+/// Difference of the clocks from which on times in logs mislead people.
+pub const CLOCK_SKEW_LIMIT_MS: u64 = 5_000;
 
 impl LinkState {
     pub(super) fn new(address: String, identity: Option<&Identity>) -> Self {
@@ -65,6 +72,8 @@ impl LinkState {
             rtt_us: None,
             clock_offset_ms: None,
             connects: 0,
+            attempts: 0,
+            protocol_version: None,
         }
     }
 
@@ -85,10 +94,24 @@ impl LinkState {
         NodeCondition { kind: "CentralConnected".into(), is_true: self.is_connected(), reason: reason.into(), message }
     }
 
-    pub(super) fn connected(&mut self, now_unix_ms: u64, clock_offset_ms: i64) {
+    /// That the clocks differ too much, as a named fact; none while they do
+    /// not. It holds while something is wrong, and stops no placement.
+    #[must_use]
+    pub fn clock_skew(&self) -> Option<NodeCondition> {
+        let offset_ms = self.clock_offset_ms.filter(|offset| offset.unsigned_abs() > CLOCK_SKEW_LIMIT_MS)?;
+        let side = if offset_ms > 0 { "behind" } else { "ahead of" };
+        let seconds = offset_ms.unsigned_abs() / 1000;
+        let message = format!(
+            "this node's clock is {seconds} s {side} central's: set up time synchronisation on both, certificates \
+             and times in logs depend on it"
+        );
+        Some(NodeCondition { kind: "ClockSkew".into(), is_true: true, reason: "ClocksDiffer".into(), message })
+    }
+
+    pub(super) fn connected(&mut self, now_unix_ms: u64, protocol_version: u32) {
         self.phase = LinkPhase::Connected { since_unix_ms: now_unix_ms };
         self.problem = None;
-        self.clock_offset_ms = Some(clock_offset_ms);
+        self.protocol_version = Some(protocol_version);
         self.connects += 1;
     }
 
@@ -96,6 +119,7 @@ impl LinkState {
         self.phase = LinkPhase::Connecting;
         self.last_error = Some(error);
         self.rtt_us = None;
+        self.protocol_version = None;
     }
 
     /// Remembers what somebody must help with; true if this is news. An
@@ -109,5 +133,23 @@ impl LinkState {
         self.problem = None;
         self.node_id = Some(identity.node_id.clone());
         self.certificate_not_after_unix_ms = Some(identity.not_after_unix_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_differ_are_a_condition_with_the_figure() {
+        let mut state = LinkState::new("https://central".into(), None);
+        assert_eq!(state.clock_skew(), None, "nothing is known yet");
+        state.clock_offset_ms = Some(-5_000);
+        assert_eq!(state.clock_skew(), None);
+        state.clock_offset_ms = Some(61_234);
+        let behind = state.clock_skew().unwrap();
+        assert!(behind.is_true && behind.message.contains("61 s behind"), "{behind:?}");
+        state.clock_offset_ms = Some(-7_000);
+        assert!(state.clock_skew().unwrap().message.contains("7 s ahead of"));
     }
 }

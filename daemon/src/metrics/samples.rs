@@ -61,6 +61,12 @@ pub struct NodeSample {
     /// Time between the last heartbeat and its acknowledgement, in
     /// microseconds; absent while none was acknowledged.
     pub heartbeat_rtt_us: Option<u64>,
+    /// How far central's clock is ahead of ours, in milliseconds; absent while
+    /// it is not known.
+    pub clock_offset_ms: Option<i64>,
+    /// End of the node's certificate, Unix time in milliseconds; absent while
+    /// there is none.
+    pub certificate_not_after_unix_ms: Option<u64>,
 }
 
 /// Reads the source at each scrape.
@@ -129,6 +135,14 @@ impl Writer<'_> {
         self.counter("ledger_commit", help, Some(&Unit::Seconds), &(node.ledger_commit_us as f64 / 1e6))?;
         let connected = u64::from(node.is_link_connected);
         self.gauge("link_connected", "Whether the connection to central stands", None, &connected)?;
+        if let Some(offset_ms) = node.clock_offset_ms {
+            let help = "How far central's clock is ahead of the node's";
+            self.gauge("clock_offset", help, Some(&Unit::Seconds), &(offset_ms as f64 / 1e3))?;
+        }
+        if let Some(end_ms) = node.certificate_not_after_unix_ms {
+            let help = "Unix time at which the node's certificate ends";
+            self.gauge("certificate_not_after", help, Some(&Unit::Seconds), &(end_ms as f64 / 1e3))?;
+        }
         let Some(rtt_us) = node.heartbeat_rtt_us else { return Ok(()) };
         let help = "Time between the last heartbeat and its acknowledgement";
         self.gauge("heartbeat_lag", help, Some(&Unit::Seconds), &(rtt_us as f64 / 1e6))

@@ -27,6 +27,8 @@ impl SampleSource for Listed {
             ledger_bytes: 4096,
             is_link_connected: true,
             heartbeat_rtt_us: Some(1500),
+            clock_offset_ms: Some(-2500),
+            certificate_not_after_unix_ms: Some(1_700_000_000_000),
         }
     }
 }
@@ -81,6 +83,8 @@ fn node_totals_are_in_base_units() {
     assert_line(&text, "roost_ledger_commit_seconds_total 0.005");
     assert_line(&text, "roost_link_connected 1");
     assert_line(&text, "roost_heartbeat_lag_seconds 0.0015");
+    assert_line(&text, "roost_clock_offset_seconds -2.5");
+    assert_line(&text, "roost_certificate_not_after_seconds 1700000000.0");
 }
 
 #[test]

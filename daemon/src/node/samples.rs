@@ -64,6 +64,8 @@ impl SampleSource for Samples {
             ledger_bytes: ledger.size_bytes.load(Relaxed),
             is_link_connected: link.as_ref().is_some_and(LinkState::is_connected),
             heartbeat_rtt_us: link.as_ref().and_then(|l| l.rtt_us),
+            clock_offset_ms: link.as_ref().and_then(|l| l.clock_offset_ms),
+            certificate_not_after_unix_ms: link.as_ref().and_then(|l| l.certificate_not_after_unix_ms),
         }
     }
 }

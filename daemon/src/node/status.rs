@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::admin::Condition;
 use crate::facts;
+use crate::link::LinkState;
 use crate::sandbox::Node;
 use crate::sandbox::failure::chain;
 
@@ -25,6 +26,9 @@ pub struct StatusReporter {
     pub containerd: watch::Receiver<bool>,
     /// Rises when an image comes or goes.
     pub images_changed: watch::Receiver<u64>,
+    /// How the connection to central does; none before it is begun, or where
+    /// the node works alone.
+    pub link: watch::Receiver<Option<LinkState>>,
     /// Where the status goes.
     pub status: watch::Sender<NodeStatus>,
     /// Readiness conditions of the process: containerd, display image.
@@ -67,7 +71,7 @@ impl StatusReporter {
             tracing::warn!(error = %chain(&error), "facts of the node cannot be read");
             NodeFacts::default()
         });
-        let load = facts::node_load(self.node.layout.root()).unwrap_or_else(|error| {
+        let mut load = facts::node_load(self.node.layout.root()).unwrap_or_else(|error| {
             tracing::warn!(error = %chain(&error), "load of the node cannot be read");
             roost_proto::model::NodeLoad::default()
         });
@@ -83,12 +87,15 @@ impl StatusReporter {
         let containerd_says = format!("containerd does not answer in namespace {}", self.node.client.namespace());
         let display_says =
             format!("the display image {display_image} is not on the node: `roost image import` brings it");
-        let conditions = vec![
+        let link = self.link.borrow().clone();
+        load.clock_offset_ms = link.as_ref().and_then(|link| link.clock_offset_ms);
+        let mut conditions = vec![
             condition("ContainerdReady", containerd_up, "NotAnswering", &containerd_says),
             condition("DisplayImageReady", has_display, "ImageMissing", &display_says),
         ];
         tell(&self.ready.0, &conditions[0]);
         tell(&self.ready.1, &conditions[1]);
+        conditions.extend(link.and_then(|link| link.clock_skew()));
         NodeStatus { facts, capacity: self.capacity, images, conditions, load }
     }
 }

@@ -270,6 +270,7 @@ impl Session {
             features: Vec::new(),
             heartbeat_period_ms,
             central_unix_ms: 1,
+            ca_pem: String::new(),
         }))
         .await;
         hello
@@ -288,7 +289,7 @@ impl Session {
     /// The next heartbeat, acknowledged.
     pub(crate) async fn acked_heartbeat(&mut self, resync: bool) -> Heartbeat {
         let heartbeat = self.heartbeat().await;
-        self.send(FromCentral::HeartbeatAck(HeartbeatAck { sequence: heartbeat.sequence, resync })).await;
+        self.send(FromCentral::HeartbeatAck(HeartbeatAck { sequence: heartbeat.sequence, resync, ..HeartbeatAck::default() })).await;
         heartbeat
     }
 
@@ -299,8 +300,9 @@ impl Session {
             match self.receive().await {
                 ToCentral::DesiredAck(ack) => return ack,
                 ToCentral::Heartbeat(Heartbeat { sequence, .. }) => {
-                    self.send(FromCentral::HeartbeatAck(HeartbeatAck { sequence, resync: false })).await;
+                    self.send(FromCentral::HeartbeatAck(HeartbeatAck { sequence, ..HeartbeatAck::default() })).await;
                 }
+                ToCentral::CertificateAdopted(_) => {}
                 ToCentral::Hello(_) => panic!("a second Hello"),
             }
         }
