@@ -161,6 +161,14 @@ pub struct LinkConfig {
     pub stale_after_s: u64,
     /// Silence after which a node is Offline, in seconds.
     pub offline_after_s: u64,
+    /// Enrolments, renewals and openings of sessions that are worked on at
+    /// once; more are told when to come again.
+    pub entries_max: usize,
+    /// TLS handshakes at once; further connections wait to be accepted.
+    pub handshakes_max: usize,
+    /// Life of central's own certificate for this listener, in seconds; it is
+    /// replaced at half of it, without a restart.
+    pub server_certificate_validity_s: u64,
 }
 
 impl Default for LinkConfig {
@@ -171,6 +179,9 @@ impl Default for LinkConfig {
             heartbeat_period_ms: 10_000,
             stale_after_s: 45,
             offline_after_s: 120,
+            entries_max: 64,
+            handshakes_max: 64,
+            server_certificate_validity_s: 90 * 24 * 3600,
         }
     }
 }
@@ -269,6 +280,13 @@ impl Config {
         require(api.request_timeout_ms >= 100, "api.request_timeout_ms", "must be at least 100")?;
         require(api.requests_max >= 1, "api.requests_max", "must be at least 1")?;
         require(link.certificate_validity_s >= 60, "link.certificate_validity_s", "must be at least 60")?;
+        require(link.entries_max >= 1, "link.entries_max", "must be at least 1")?;
+        require(link.handshakes_max >= 1, "link.handshakes_max", "must be at least 1")?;
+        require(
+            (60..=315_360_000).contains(&link.server_certificate_validity_s),
+            "link.server_certificate_validity_s",
+            "must be 60 to 315360000 (ten years)",
+        )?;
         require(
             (100..=60_000).contains(&link.heartbeat_period_ms),
             "link.heartbeat_period_ms",

@@ -4,8 +4,11 @@
 //! that a new node can enrol with its join token, and required by every other
 //! call; who calls is what the certificate says and nothing else.
 
+mod admission;
 mod heartbeat;
 mod identity;
+mod order;
+mod pressure;
 mod session;
 mod sessions;
 mod tunnel;
@@ -25,6 +28,8 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info_span;
 
+pub use admission::Admission;
+pub use pressure::{Pace, Pressure};
 pub use sessions::{NodeCallError, NodeClient, Sessions};
 
 use crate::app::Central;
@@ -58,8 +63,8 @@ const NAME_MAX_LEN: usize = 253;
 pub struct LinkSettings {
     /// Life of a node's certificate.
     pub certificate_validity: Duration,
-    /// Period of heartbeats, in milliseconds.
-    pub heartbeat_period_ms: u32,
+    /// Period of heartbeats, and how far it may be stretched.
+    pub pace: Pace,
 }
 
 /// Why NodeLink cannot be served.
@@ -162,6 +167,7 @@ impl NodeLink for LinkService {
     type TunnelStream = ReceiverStream<Result<TunnelData, Status>>;
 
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolResponse>, Status> {
+        let _entry = self.central.admission.enter()?;
         let request = request.into_inner();
         check_name(&request.node_name)?;
         // What can be wrong with the request comes first, as the token is good
@@ -183,6 +189,7 @@ impl NodeLink for LinkService {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<EnrolResponse>, Status> {
+        let _entry = self.central.admission.enter()?;
         let (node_id, _) = identity::enrolled(&self.central, &request).await?;
         let key = Authority::read_request(&request.get_ref().csr_der).map_err(|error| ca_status(&error))?;
         let issued = self.issue(&key, &node_id)?;
@@ -191,10 +198,11 @@ impl NodeLink for LinkService {
     }
 
     async fn session(&self, request: Request<Streaming<NodeMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+        let _entry = self.central.admission.enter()?;
         let (node_id, node) = identity::enrolled(&self.central, &request).await?;
         let (out_tx, out_rx) = mpsc::channel(OUT_DEPTH);
         let span = info_span!("session", node = %node_id, name = node.name);
-        let session = Session::new(self.central.clone(), node_id, self.settings.heartbeat_period_ms);
+        let session = Session::new(self.central.clone(), node_id, self.settings.pace);
         let ending = self.tasks.ending().clone();
         // Its own task: a session must go on while its output waits.
         self.tasks.spawn(span, session.run(request.into_inner(), out_tx, ending));

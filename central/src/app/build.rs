@@ -13,7 +13,7 @@ use super::{Central, Scope, SeedError, TokenError, default_tenant, keep_admin_to
 use crate::ca::{Authority, CaError, write_private};
 use crate::changes::Changes;
 use crate::config::Config;
-use crate::link::{self, LinkSettings, Sessions};
+use crate::link::{self, Admission, LinkSettings, Pace, Pressure, Sessions};
 use crate::live::{Live, Silence};
 use crate::metrics::Metrics;
 use crate::serve::{self, ServeError};
@@ -127,6 +127,8 @@ impl App {
             store,
             changes,
             sessions: Arc::new(Sessions::default()),
+            admission: Admission::new(config.link.entries_max),
+            pressure: Pressure::default(),
             authority,
             metrics,
             strategy: config.placement.strategy,
@@ -161,7 +163,7 @@ impl App {
         background::spawn(&central);
         let settings = LinkSettings {
             certificate_validity: Duration::from_secs(config.link.certificate_validity_s),
-            heartbeat_period_ms: config.link.heartbeat_period_ms,
+            pace: Pace::new(config.link.heartbeat_period_ms, config.link.stale_after()),
         };
         tasks.spawn(info_span!("link"), serve_link(link, central.clone(), settings));
         let admin = serve::serve(admin, None, admin::router(central.clone()), tasks.clone());

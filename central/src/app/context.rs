@@ -7,7 +7,7 @@ use roost_proto::id::{ParseIdError, TenantId};
 use super::RequestError;
 use crate::ca::Authority;
 use crate::changes::Changes;
-use crate::link::Sessions;
+use crate::link::{Admission, Pressure, Sessions};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::place::Strategy;
@@ -26,6 +26,10 @@ pub struct Central {
     pub live: Live,
     /// The connected nodes.
     pub sessions: Arc<Sessions>,
+    /// Who may come in now.
+    pub admission: Admission,
+    /// How far central is behind its nodes.
+    pub pressure: Pressure,
     /// Certificates for nodes.
     pub authority: Authority,
     /// Counters.

@@ -13,6 +13,8 @@ fn present(central: &Central, record: NodeRecord) -> Node {
     let mut status = record.status;
     status.load = load;
     Node {
+        protocol_version: central.sessions.version(&record.id),
+        certificate: None,
         phase: central.live.phase(&record.id, clock::now_unix_ms()),
         id: record.id,
         name: record.name,

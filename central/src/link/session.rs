@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use roost_proto::PROTOCOL_VERSION;
 use roost_proto::convert::WireEnum;
 use roost_proto::id::{NodeId, TunnelId};
 use roost_proto::model::Sandbox;
 use roost_proto::node::central_message::Body as Out;
 use roost_proto::node::node_message::Body as In;
+use roost_proto::protocol::negotiate;
 use roost_proto::node::{
     CentralMessage, DesiredAck, DesiredSandbox, DesiredState, Hello, NodeMessage, OpenTunnel, Welcome,
 };
@@ -25,13 +25,18 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::admission::shutting_down;
 use super::heartbeat::Heartbeats;
+use super::pressure::Pace;
 use super::identity::store_status;
 use crate::app::Central;
 use crate::clock;
 
 /// Time until a new session has said hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// First version of the protocol that takes trust bundles and asked renewals,
+/// sends parts and reads the acknowledgements' figures.
+pub(super) const VERSION_2: u32 = 2;
 /// Abilities that this central offers.
 const FEATURES: [&str; 1] = ["tunnel"];
 
@@ -41,7 +46,7 @@ type OutTx = mpsc::Sender<Result<CentralMessage, Status>>;
 pub(super) struct Session {
     central: Arc<Central>,
     node: NodeId,
-    heartbeat_period_ms: u32,
+    pace: Pace,
 }
 
 /// What both halves share.
@@ -54,8 +59,8 @@ pub(super) struct Shared {
 }
 
 impl Session {
-    pub(super) fn new(central: Arc<Central>, node: NodeId, heartbeat_period_ms: u32) -> Self {
-        Self { central, node, heartbeat_period_ms }
+    pub(super) fn new(central: Arc<Central>, node: NodeId, pace: Pace) -> Self {
+        Self { central, node, pace }
     }
 
     /// Runs to the end and tells the node why, if it was not the node's wish.
@@ -64,7 +69,7 @@ impl Session {
         // what it has not is sent again by the node.
         let end = tokio::select! {
             end = self.serve(inbound, &out_tx) => end,
-            () = ending.cancelled() => Err(Status::unavailable("central shuts down: connect again")),
+            () = ending.cancelled() => Err(shutting_down(self.central.sessions.count())),
         };
         match end {
             Ok(()) => tracing::info!("session ended by the node"),
@@ -77,16 +82,17 @@ impl Session {
     }
 
     async fn serve(&self, mut inbound: Streaming<NodeMessage>, out_tx: &OutTx) -> Result<(), Status> {
-        let hello = hello(&mut inbound).await?;
-        let mut registration = self.central.sessions.open(&self.node);
+        let (hello, version) = hello(&mut inbound).await?;
+        let mut registration = self.central.sessions.open(&self.node, version);
         let desired_rx = self.central.changes.watch_desired(&self.node);
         self.central.live.heard(&self.node, None, clock::now_unix_ms());
-        send(out_tx, Out::Welcome(self.welcome())).await?;
+        send(out_tx, Out::Welcome(self.welcome(version))).await?;
         let stored = self.stored(&hello).await?;
-        tracing::info!(instance = hello.instance_id, generation = hello.desired_generation, "session begun");
+        tracing::info!(instance = hello.instance_id, version, generation = hello.desired_generation, "session begun");
         let shared = Shared { acked: AtomicU64::new(hello.desired_generation), ..Shared::default() };
         let is_new_process = stored.instance_id != hello.instance_id;
-        let heartbeats = Heartbeats::new(self.central.clone(), self.node.clone(), hello.instance_id, is_new_process);
+        let heartbeats = Heartbeats::new(self.central.clone(), self.node.clone(), hello.instance_id, is_new_process)
+            .with_pace((version >= VERSION_2).then_some(self.pace));
         let known = (hello.desired_generation == stored.desired_generation).then_some(hello.desired_generation);
         let fence = registration.fence.clone();
         // Any arm may be dropped when another ends: see `run`.
@@ -97,12 +103,13 @@ impl Session {
         }
     }
 
-    fn welcome(&self) -> Welcome {
+    fn welcome(&self, version: u32) -> Welcome {
         Welcome {
-            protocol_version: PROTOCOL_VERSION,
+            protocol_version: version,
             features: FEATURES.map(String::from).to_vec(),
-            heartbeat_period_ms: self.heartbeat_period_ms,
+            heartbeat_period_ms: self.pace.period_ms,
             central_unix_ms: clock::now_unix_ms(),
+            ca_pem: String::new(),
         }
     }
 
@@ -173,23 +180,19 @@ impl Session {
     }
 }
 
-/// Reads the first message and checks the version.
-async fn hello(inbound: &mut Streaming<NodeMessage>) -> Result<Hello, Status> {
+/// Reads the first message and agrees on a version.
+async fn hello(inbound: &mut Streaming<NodeMessage>) -> Result<(Hello, u32), Status> {
     let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message()).await;
     let first = first.map_err(|_| Status::deadline_exceeded("no Hello within 10 s"))??;
     let Some(NodeMessage { body: Some(In::Hello(hello)) }) = first else {
         return Err(Status::invalid_argument("the first message of a session must be Hello"));
     };
-    if hello.protocol_version != PROTOCOL_VERSION {
-        return Err(Status::failed_precondition(format!(
-            "the node speaks NodeLink version {}, central speaks {PROTOCOL_VERSION}: install the same release on both",
-            hello.protocol_version
-        )));
-    }
+    let version = negotiate(hello.protocol_version, hello.newest_protocol_version)
+        .map_err(|error| Status::failed_precondition(format!("central cannot talk to the node: {error}")))?;
     if hello.instance_id.is_empty() || hello.instance_id.len() > 128 {
         return Err(Status::invalid_argument("hello.instance_id: must have 1 to 128 characters"));
     }
-    Ok(hello)
+    Ok((hello, version))
 }
 
 /// Takes heartbeats and acks until the node ends the stream.
@@ -206,6 +209,7 @@ async fn receive(
                 send(out_tx, Out::HeartbeatAck(ack)).await?;
             }
             Some(In::DesiredAck(ack)) => acknowledged(&ack, shared),
+            Some(In::CertificateAdopted(_)) => {}
             Some(In::Hello(_)) => return Err(Status::invalid_argument("Hello must be the first message only")),
             // A newer node may say more than we understand.
             None => tracing::debug!("unknown message ignored"),

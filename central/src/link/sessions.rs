@@ -63,6 +63,7 @@ pub enum NodeCallError {
 
 struct Handle {
     epoch: u64,
+    version: u32,
     fence: CancellationToken,
     client: NodeClient,
 }
@@ -119,6 +120,12 @@ impl Sessions {
         lock(&self.by_node).contains_key(node)
     }
 
+    /// Version of NodeLink that a node's session speaks; none without one.
+    #[must_use]
+    pub fn version(&self, node: &NodeId) -> Option<u32> {
+        lock(&self.by_node).get(node).map(|handle| handle.version)
+    }
+
     /// The client of a connected node.
     ///
     /// # Errors
@@ -129,12 +136,12 @@ impl Sessions {
     }
 
     /// Makes this the session of the node and fences the one before.
-    pub(super) fn open(self: &Arc<Self>, node: &NodeId) -> Registration {
+    pub(super) fn open(self: &Arc<Self>, node: &NodeId, version: u32) -> Registration {
         let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
         let fence = CancellationToken::new();
         let (tunnels_tx, tunnels_rx) = mpsc::channel(TUNNELS_DEPTH);
         let client = connect_lazy(Arc::downgrade(self), node.clone(), tunnels_tx);
-        let handle = Handle { epoch, fence: fence.clone(), client };
+        let handle = Handle { epoch, version, fence: fence.clone(), client };
         if let Some(older) = lock(&self.by_node).insert(node.clone(), handle) {
             tracing::info!("newer session of the node: the older one is fenced");
             older.fence.cancel();
@@ -194,8 +201,8 @@ mod tests {
     async fn a_newer_session_fences_the_older_and_outlives_its_end() {
         let sessions = Arc::new(Sessions::default());
         let node = NodeId::random();
-        let older = sessions.open(&node);
-        let newer = sessions.open(&node);
+        let older = sessions.open(&node, 2);
+        let newer = sessions.open(&node, 2);
         assert!(older.fence.is_cancelled());
         assert!(!newer.fence.is_cancelled());
         drop(older);

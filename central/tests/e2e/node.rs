@@ -113,6 +113,7 @@ impl Node {
             features: vec!["tunnel".into()],
             instance_id: self.instance_id.clone(),
             desired_generation,
+            ..Hello::default()
         }
     }
 
@@ -178,7 +179,7 @@ impl Session {
         sandboxes: &[SandboxObserved],
     ) -> bool {
         let node = node.map(Into::into);
-        let heartbeat = Heartbeat { sequence, full, node, sandboxes: sandboxes.to_vec(), node_unix_ms: 1 };
+        let heartbeat = Heartbeat { sequence, full, node, sandboxes: sandboxes.to_vec(), ..Heartbeat::default() };
         self.send(ToCentral::Heartbeat(heartbeat)).await;
         let message = self.next().await.unwrap();
         let FromCentral::HeartbeatAck(ack) = message else { panic!("expected an ack, got {message:?}") };

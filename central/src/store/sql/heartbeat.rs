@@ -10,7 +10,9 @@ use super::{Transaction, node, sandbox, values};
 use crate::store::{Change, HeartbeatBatch, StoreError};
 
 pub(super) fn apply(tx: &dyn Transaction, batch: &HeartbeatBatch, changes: &mut Vec<Change>) -> Result<(), StoreError> {
-    if batch.reset_revisions {
+    // Only a complete list makes the new process the known one: a list that
+    // breaks off in the middle begins anew, and its revisions with it.
+    if batch.reset_revisions && batch.listed.is_some() {
         let sql = "UPDATE nodes SET instance_id = $1 WHERE id = $2";
         tx.execute(sql, values![&batch.instance_id, batch.node_id.as_str()])?;
     }

@@ -157,6 +157,8 @@ mod tests {
             sandboxes: 3,
             last_heartbeat_unix_ms: None,
             enrolled_at_unix_ms: 0,
+            protocol_version: None,
+            certificate: None,
         }
     }
 
