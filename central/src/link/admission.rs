@@ -41,8 +41,8 @@ impl Admission {
     pub(super) fn enter(&self) -> Result<OwnedSemaphorePermit, Status> {
         match self.permits.clone().try_acquire_owned() {
             Ok(permit) => {
-                // Half empty: the storm is over.
-                if self.permits.available_permits() > usize::try_from(self.entries_max / 2).unwrap_or(usize::MAX) {
+                // At least half empty: the storm is over.
+                if self.permits.available_permits() >= usize::try_from(self.entries_max / 2).unwrap_or(usize::MAX) {
                     self.refused.store(0, Ordering::Relaxed);
                 }
                 Ok(permit)
