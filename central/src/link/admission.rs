@@ -63,7 +63,8 @@ fn pause_ms(refused: u32, entries_max: u32) -> u32 {
 
 /// A refusal that says when to come again.
 fn come_again(after_ms: u32) -> Status {
-    let mut status = Status::new(Code::ResourceExhausted, format!("too many nodes at once: come again in {after_ms} ms"));
+    let mut status =
+        Status::new(Code::ResourceExhausted, format!("too many nodes at once: come again in {after_ms} ms"));
     status.metadata_mut().insert(RETRY_AFTER_MS, after_ms.into());
     status
 }

@@ -17,18 +17,18 @@ use roost_proto::id::{NodeId, TunnelId};
 use roost_proto::model::Sandbox;
 use roost_proto::node::central_message::Body as Out;
 use roost_proto::node::node_message::Body as In;
-use roost_proto::protocol::negotiate;
 use roost_proto::node::{
     CentralMessage, DesiredAck, DesiredSandbox, DesiredState, Hello, NodeMessage, OpenTunnel, Welcome,
 };
+use roost_proto::protocol::negotiate;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::admission::shutting_down;
 use super::heartbeat::Heartbeats;
-use super::pressure::Pace;
 use super::identity::store_status;
+use super::pressure::Pace;
 use crate::app::Central;
 use crate::clock;
 

@@ -18,7 +18,7 @@ async fn without_the_right_token_nothing_is_answered() {
         assert_eq!(answer.header("www-authenticate"), "Bearer");
     }
     let open = Request::get("/api/v1/version").header("host", "x").body(Full::default()).unwrap();
-    assert_eq!(central.send(open).await.json()["node_link_version"], 1);
+    assert_eq!(central.send(open).await.json()["node_link_version"], roost_proto::PROTOCOL_VERSION);
 }
 
 async fn create(central: &Central, body: impl Into<Bytes>) -> Answer {

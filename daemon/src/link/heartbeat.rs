@@ -201,7 +201,8 @@ impl Heartbeats {
             sandboxes = self.parts.pop_front().unwrap_or_default();
         }
         let node = node.map(Into::into);
-        let part = Heartbeat { full: is_full, node, sandboxes, has_more: !self.parts.is_empty(), ..Heartbeat::default() };
+        let part =
+            Heartbeat { full: is_full, node, sandboxes, has_more: !self.parts.is_empty(), ..Heartbeat::default() };
         Some(self.sent(part, now, now_unix_ms))
     }
 

@@ -203,4 +203,3 @@ fn open_tunnel(tunnels: &mut Tunnels, open: &OpenTunnel) {
         Err(error) => tracing::warn!(%error, "tunnel refused"),
     }
 }
-

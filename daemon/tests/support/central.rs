@@ -289,7 +289,12 @@ impl Session {
     /// The next heartbeat, acknowledged.
     pub(crate) async fn acked_heartbeat(&mut self, resync: bool) -> Heartbeat {
         let heartbeat = self.heartbeat().await;
-        self.send(FromCentral::HeartbeatAck(HeartbeatAck { sequence: heartbeat.sequence, resync, ..HeartbeatAck::default() })).await;
+        self.send(FromCentral::HeartbeatAck(HeartbeatAck {
+            sequence: heartbeat.sequence,
+            resync,
+            ..HeartbeatAck::default()
+        }))
+        .await;
         heartbeat
     }
 

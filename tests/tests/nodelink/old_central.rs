@@ -242,6 +242,7 @@ async fn a_central_from_the_future_is_refused_with_versions_and_the_next_step() 
     let mut session = soon("a node", central.sessions.recv()).await.unwrap();
     session.receive().await;
     session.send(FromCentral::Welcome(Welcome { protocol_version: 9, ..Welcome::default() })).await;
-    let is_version = |error: &String| error.contains("version 9") && error.contains("1 to 2") && error.contains("upgrade");
+    let is_version =
+        |error: &String| error.contains("version 9") && error.contains("1 to 2") && error.contains("upgrade");
     machine.state("the refusal", |state| state.last_error.as_ref().is_some_and(is_version)).await;
 }

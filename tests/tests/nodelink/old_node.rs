@@ -32,9 +32,8 @@ struct OldSession {
 }
 
 async fn dial(central: &RealCentral, tls: ClientTlsConfig) -> NodeLinkClient<Channel> {
-    let tls = tls
-        .domain_name(CENTRAL_TLS_NAME)
-        .ca_certificate(Certificate::from_pem(central.central.authority.ca_pem()));
+    let tls =
+        tls.domain_name(CENTRAL_TLS_NAME).ca_certificate(Certificate::from_pem(central.central.authority.ca_pem()));
     let endpoint = Endpoint::from_shared(central.address()).unwrap().tls_config(tls).unwrap();
     NodeLinkClient::new(soon("a connection", endpoint.connect()).await.unwrap())
 }
@@ -96,7 +95,11 @@ fn status() -> types::NodeStatus {
         cpu_allocatable_millis: 64_000,
         memory_allocatable_bytes: 1 << 40,
         sandboxes_max: 10,
-        images: vec![types::Image { reference: "roost/desktop".into(), digest: "sha256:0".into(), ..Default::default() }],
+        images: vec![types::Image {
+            reference: "roost/desktop".into(),
+            digest: "sha256:0".into(),
+            ..Default::default()
+        }],
         conditions: vec![],
         usage: Some(types::NodeUsage::default()),
     }
@@ -130,7 +133,7 @@ async fn an_old_node_enrols_renews_reports_and_is_told_what_to_run() {
     let FromCentral::DesiredState(desired) = session.next().await else { panic!("nothing is desired") };
     assert_eq!((desired.generation, desired.sandboxes[0].sandbox_id.as_str()), (1, sandbox.as_str()));
     let spec = desired.sandboxes[0].spec.clone().unwrap();
-    assert_eq!((spec.image.as_str(), spec.display.unwrap().width_px > 0), ("roost/desktop", true));
+    assert_eq!((spec.image.as_str(), spec.display.unwrap().width_px > 0), ("roost/desktop:latest", true));
     session.send(ToCentral::DesiredAck(DesiredAck { generation: 1, resync: false })).await;
 
     assert!(!session.heartbeat(3, false, vec![seen(&sandbox, types::Phase::Ready, 2)]).await);

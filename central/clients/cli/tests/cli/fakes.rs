@@ -88,7 +88,7 @@ pub(crate) fn node(id: &str, name: &str) -> Node {
         sandboxes: 1,
         last_heartbeat_unix_ms: Some(now_unix_ms()),
         enrolled_at_unix_ms: now_unix_ms() - 3_600_000,
-            protocol_version: None,
-            certificate: None,
+        protocol_version: None,
+        certificate: None,
     }
 }
