@@ -5,7 +5,7 @@
 #
 # Suites:
 #   style    shellcheck, rustfmt, clippy without a warning
-#   unit     tests inside the crates, and their tests against real X servers, containerd, SQLite, TLS
+#   unit     tests inside the crates, and their tests against real X servers, containerd, SQLite, PostgreSQL, TLS
 #   node     the life of sandboxes on a private containerd: lifecycle, recovery, traces
 #   system   central, node and command together
 #
@@ -28,6 +28,7 @@ main() {
     [[ $(id -u) == 0 ]] || fail "must run as root: sandboxes need mounts, namespaces and cgroups"
     require_kernel
     require_cargo
+    no_own_postgresql
     { build_packages; runtime_packages; test_packages; } | install_missing
     cd "$repository"
     CARGO_TARGET_DIR=$(cargo_target_dir "$repository")
@@ -62,7 +63,16 @@ test_packages() {
 Xvfb xvfb
 shellcheck shellcheck
 scrot scrot
+/usr/lib/postgresql/15/bin/initdb postgresql-15
 END
+}
+
+# Debian's package would make a server and start it: the tests make their own.
+no_own_postgresql() {
+    local settings=/etc/postgresql-common/createcluster.conf
+    [[ -e $settings ]] && return
+    mkdir -p "${settings%/*}"
+    echo 'create_main_cluster = false' >"$settings"
 }
 
 suite_style() {

@@ -25,8 +25,8 @@ async fn ready(State(central): State<Arc<Central>>) -> Response {
     if central.tasks.ending().is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
     }
-    match central.store.system().count_phases().await {
-        Ok(_) => "ready\n".into_response(),
+    match central.store.system().ping().await {
+        Ok(()) => "ready\n".into_response(),
         Err(error) => {
             tracing::warn!(error = crate::log::chain(&error), "not ready");
             (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response()

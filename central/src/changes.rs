@@ -59,10 +59,10 @@ pub struct Event {
     pub event: Arc<SandboxEvent>,
 }
 
-/// A position in the sequence of changes of one process of central.
+/// A position in a sequence of changes of one process of central.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// Random per process: positions of another process mean nothing here.
+    /// Random per sequence: positions of another one mean nothing here.
     epoch: u32,
     /// Rises by one with each change.
     sequence: u64,
@@ -104,22 +104,29 @@ pub struct Subscription {
 }
 
 /// The hub of committed changes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Changes {
-    epoch: u32,
-    ring: Mutex<VecDeque<Event>>,
-    events: broadcast::Sender<Event>,
+    ring: Mutex<Ring>,
     desired: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
 }
 
-impl Default for Changes {
+/// The sequence of changes without a gap.
+#[derive(Debug)]
+struct Ring {
+    epoch: u32,
+    kept: VecDeque<Event>,
+    events: broadcast::Sender<Event>,
+}
+
+impl Default for Ring {
     fn default() -> Self {
-        Self {
-            epoch: rand::rng().random(),
-            ring: Mutex::default(),
-            events: broadcast::Sender::new(WATCHER_DEPTH),
-            desired: Mutex::default(),
-        }
+        Self { epoch: rand::rng().random(), kept: VecDeque::new(), events: broadcast::Sender::new(WATCHER_DEPTH) }
+    }
+}
+
+impl Ring {
+    fn last(&self) -> Cursor {
+        self.kept.back().map_or(Cursor { epoch: self.epoch, sequence: 0 }, |event| event.cursor)
     }
 }
 
@@ -128,13 +135,13 @@ impl Changes {
     #[must_use]
     pub fn subscribe(&self, after: Option<Cursor>) -> Subscription {
         let ring = lock(&self.ring);
-        let last = self.last(&ring);
-        let oldest = ring.front().map_or(last.sequence + 1, |event| event.cursor.sequence);
-        let known = |c: &Cursor| c.epoch == self.epoch && (oldest..=last.sequence + 1).contains(&(c.sequence + 1));
+        let last = ring.last();
+        let oldest = ring.kept.front().map_or(last.sequence + 1, |event| event.cursor.sequence);
+        let known = |c: &Cursor| c.epoch == ring.epoch && (oldest..=last.sequence + 1).contains(&(c.sequence + 1));
         let missed = after.filter(known).map(|cursor| {
-            ring.iter().filter(|event| event.cursor.sequence > cursor.sequence).cloned().collect::<Vec<_>>()
+            ring.kept.iter().filter(|event| event.cursor.sequence > cursor.sequence).cloned().collect::<Vec<_>>()
         });
-        Subscription { missed, cursor: last, events: self.events.subscribe() }
+        Subscription { missed, cursor: last, events: ring.events.subscribe() }
     }
 
     /// Follows the desired generation of one node.
@@ -146,21 +153,17 @@ impl Changes {
         desired.entry(node.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
-    fn last(&self, ring: &VecDeque<Event>) -> Cursor {
-        ring.back().map_or(Cursor { epoch: self.epoch, sequence: 0 }, |event| event.cursor)
-    }
-
     fn publish(&self, tenant: TenantId, event: SandboxEvent) {
         let mut ring = lock(&self.ring);
-        let cursor = Cursor { epoch: self.epoch, sequence: self.last(&ring).sequence + 1 };
+        let cursor = Cursor { epoch: ring.epoch, sequence: ring.last().sequence + 1 };
         let event = Event { cursor, tenant, event: Arc::new(event) };
-        if ring.len() == RING_LEN {
-            ring.pop_front();
+        if ring.kept.len() == RING_LEN {
+            ring.kept.pop_front();
         }
-        ring.push_back(event.clone());
+        ring.kept.push_back(event.clone());
         // Under the lock, so that a subscriber gets each event exactly once.
         // Fails only while nobody watches.
-        drop(self.events.send(event));
+        drop(ring.events.send(event));
     }
 }
 
@@ -177,6 +180,12 @@ impl ChangeSink for Changes {
                 }
             }
         }
+    }
+
+    /// Begins another sequence: the present watchers come to the end of theirs,
+    /// and no earlier cursor is known any more.
+    fn gap(&self) {
+        *lock(&self.ring) = Ring::default();
     }
 }
 
@@ -219,6 +228,17 @@ mod tests {
         assert!(changes.subscribe(Some(seen)).missed.is_none());
         let other_process = Cursor { epoch: seen.epoch.wrapping_add(1), ..seen };
         assert!(changes.subscribe(Some(other_process)).missed.is_none());
+    }
+
+    #[test]
+    fn a_gap_ends_the_present_watchers_and_forgets_their_cursors() {
+        let changes = Changes::default();
+        gone(&changes);
+        let mut before = changes.subscribe(None);
+        changes.gap();
+        gone(&changes);
+        assert_eq!(before.events.try_recv().unwrap_err(), broadcast::error::TryRecvError::Closed);
+        assert!(changes.subscribe(Some(before.cursor)).missed.is_none());
     }
 
     #[test]

@@ -3,11 +3,16 @@
 //! Strict TOML: unknown fields are refused, every path, socket and port can be
 //! moved. `deploy/config/central.toml` shows every field with its default.
 
+mod store;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+use crate::store::Database;
+pub use store::StoreConfig;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,11 +50,15 @@ pub enum ConfigError {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Directory of everything central keeps: CA and database. Mode 0700.
+    /// The file it was read from, for messages.
+    #[serde(skip)]
+    path: PathBuf,
+    /// Directory of what central keeps itself: its CA, and the database unless
+    /// `[store]` says otherwise. Mode 0700.
     pub state_dir: PathBuf,
-    /// Database file; absent = `central.db` in `state_dir`.
+    /// Where the state is kept that replicas of central share.
     #[serde(default)]
-    pub database: Option<PathBuf>,
+    pub store: StoreConfig,
     /// Directory with `templates/*.toml` and `profiles/*.toml` that are
     /// created at start where they do not exist; absent = none.
     #[serde(default)]
@@ -238,16 +247,20 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text)
+        let mut config: Self = toml::from_str(text)
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), detail: error.to_string() })?;
+        config.path = path.to_owned();
         config.check(path)?;
         Ok(config)
     }
 
-    /// The database file.
-    #[must_use]
-    pub fn database_path(&self) -> PathBuf {
-        self.database.clone().unwrap_or_else(|| self.state_dir.join("central.db"))
+    /// The database of the section `[store]`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`], which a parsed configuration does not give.
+    pub fn database(&self) -> Result<Database, ConfigError> {
+        let invalid = |(field, problem)| ConfigError::Invalid { path: self.path.clone(), field, problem };
+        self.store.database(&self.state_dir).map_err(invalid)
     }
 
     /// Directory of the CA's key and certificate.
@@ -265,6 +278,7 @@ impl Config {
             }
         };
         require(self.state_dir.is_absolute(), "state_dir", "must be an absolute path")?;
+        self.database()?;
         let (api, link) = (&self.api, &self.link);
         require(
             api.tls_cert.is_some() == api.tls_key.is_some(),
@@ -319,6 +333,7 @@ mod tests {
         let shipped = Config::load(path).unwrap();
         let plain = parse("state_dir = \"/var/lib/roost/central\"").unwrap();
         assert_eq!(shipped.state_dir, plain.state_dir);
+        assert_eq!(format!("{:?}", shipped.store), format!("{:?}", plain.store));
         assert_eq!(format!("{:?}", shipped.api), format!("{:?}", plain.api));
         assert_eq!(format!("{:?}", shipped.link), format!("{:?}", plain.link));
         assert_eq!(format!("{:?}", shipped.admin), format!("{:?}", plain.admin));

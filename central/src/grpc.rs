@@ -162,7 +162,10 @@ impl SandboxService for Sandboxes {
             loop {
                 let event = match subscription.events.recv().await {
                     Ok(event) => event,
-                    Err(RecvError::Closed) => return,
+                    Err(RecvError::Closed) => {
+                        yield Err(Status::unavailable("changes may have been missed: watch again"));
+                        return;
+                    }
                     Err(RecvError::Lagged(_)) => {
                         yield Err(Status::resource_exhausted("the watcher was too slow: watch again"));
                         return;

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -39,15 +40,29 @@ fn latency_histogram() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 2.0, 18))
 }
 
-/// Latency of the store, by call.
+/// Why a transaction began anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(missing_docs, reason = "the label says it")]
+pub enum RetryReason {
+    Conflict,
+    ConnectionLost,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RetryLabels {
+    reason: RetryReason,
+}
+
+/// Latency of the store, by call, and transactions that began anew.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
     latency: Histograms<OperationLabels>,
+    retries: Family<RetryLabels, Counter>,
 }
 
 impl Default for StoreMetrics {
     fn default() -> Self {
-        Self { latency: Family::new_with_constructor(latency_histogram) }
+        Self { latency: Family::new_with_constructor(latency_histogram), retries: Family::default() }
     }
 }
 
@@ -55,6 +70,17 @@ impl StoreMetrics {
     /// Counts one call.
     pub fn observe(&self, operation: &'static str, took: Duration) {
         self.latency.get_or_create(&OperationLabels { operation }).observe(took.as_secs_f64());
+    }
+
+    /// Counts one transaction that begins anew.
+    pub fn retried(&self, reason: RetryReason) {
+        self.retries.get_or_create(&RetryLabels { reason }).inc();
+    }
+
+    /// How many transactions began anew for this reason.
+    #[must_use]
+    pub fn retries(&self, reason: RetryReason) -> u64 {
+        self.retries.get_or_create(&RetryLabels { reason }).get()
     }
 }
 
@@ -80,6 +106,8 @@ impl Default for Metrics {
         registry.register_with_unit("http_request_duration", help, Unit::Seconds, requests.clone());
         let help = "Time of a store call, waiting included";
         registry.register_with_unit("store_call_duration", help, Unit::Seconds, store.latency.clone());
+        let help = "Transactions that began anew, by reason";
+        registry.register("store_retries", help, store.retries.clone());
         registry.register("nodes", "Enrolled nodes, by phase", nodes.clone());
         registry.register("sandboxes", "Sandboxes, by phase", sandboxes.clone());
         registry.register("node_sessions", "Open NodeLink sessions", sessions.clone());

@@ -8,11 +8,13 @@
 //!
 //! All implementations pass the one suite in `store/conformance.rs`.
 
+mod database;
 mod error;
 mod types;
 
 #[cfg(test)]
 mod conformance;
+pub mod postgres;
 mod sql;
 pub mod sqlite;
 
@@ -20,6 +22,7 @@ use async_trait::async_trait;
 use roost_proto::id::{JoinTokenId, NodeId, ProfileName, TemplateName, TenantId};
 use roost_proto::model::{ImageInfo, ImageRef, Profile, Sandbox, Template};
 
+pub use database::Database;
 pub use error::{
     CreateSandboxError, DeleteNodeError, DeleteProfileError, EnrolError, PutTemplateError, SetRunStateError, StoreError,
 };
@@ -119,6 +122,8 @@ pub trait SystemStore: Send + Sync {
     async fn heartbeat_times(&self) -> Result<Vec<(NodeId, Option<u64>)>, StoreError>;
     /// Keeps the last heartbeat of some nodes.
     async fn save_heartbeat_times(&self, times: Vec<(NodeId, u64)>) -> Result<(), StoreError>;
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), StoreError>;
     /// How many sandboxes are in each phase.
     async fn count_phases(&self) -> Result<Vec<(String, u64)>, StoreError>;
     /// Drops idempotency keys and spent join tokens older than `before_unix_ms`.

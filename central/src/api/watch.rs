@@ -93,9 +93,8 @@ fn follow(
                 match subscription.events.recv().await {
                     Ok(event) if is_wanted(&scope, only.as_ref(), &event) => yield shown(&scope, &event),
                     Ok(_) => {}
-                    // Too slow: begin anew with a full list.
-                    Err(RecvError::Lagged(_)) => break resume = Some(None),
-                    Err(RecvError::Closed) => return,
+                    // Too slow, or changes may have been missed: begin anew with a full list.
+                    Err(RecvError::Lagged(_) | RecvError::Closed) => break resume = Some(None),
                 }
             }
         }

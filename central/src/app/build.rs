@@ -12,12 +12,11 @@ use tracing::info_span;
 use super::{Central, Scope, SeedError, TokenError, default_tenant, keep_admin_token, new_admin_token};
 use crate::ca::{Authority, CaError, write_private};
 use crate::changes::Changes;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::link::{self, Admission, LinkSettings, Pace, Pressure, Sessions};
 use crate::live::{Live, Silence};
 use crate::metrics::Metrics;
 use crate::serve::{self, ServeError};
-use crate::store::sqlite::{self, SqliteConfig};
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 use crate::{admin, api, background, clock};
@@ -37,6 +36,9 @@ pub enum StartError {
     /// The CA cannot be opened.
     #[error("cannot open the certificate authority")]
     Ca(#[from] CaError),
+    /// The configuration cannot be used.
+    #[error("cannot use the configuration")]
+    Config(#[from] ConfigError),
     /// The store cannot be opened.
     #[error("cannot open the store")]
     Store(#[from] StoreError),
@@ -98,7 +100,7 @@ impl App {
     /// # Errors
     /// See [`StartError`].
     pub async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Authority), StartError> {
-        let (store, authority) = open(config, Arc::new(Changes::default()), &Metrics::default())?;
+        let (store, authority) = open(config, Arc::new(Changes::default()), &Metrics::default()).await?;
         store.system().ensure_tenant(default_tenant()?, clock::now_unix_ms()).await?;
         Ok((store, authority))
     }
@@ -118,7 +120,7 @@ impl App {
             _ => None,
         };
         let (changes, metrics) = (Arc::new(Changes::default()), Metrics::default());
-        let (store, authority) = open(&config, changes.clone(), &metrics)?;
+        let (store, authority) = open(&config, changes.clone(), &metrics).await?;
         let tenant = default_tenant()?;
         store.system().ensure_tenant(tenant.clone(), clock::now_unix_ms()).await?;
         let silence = Silence { stale_after: config.link.stale_after(), offline_after: config.link.offline_after() };
@@ -176,12 +178,15 @@ impl App {
 }
 
 /// Opens CA and store.
-fn open(config: &Config, changes: Arc<Changes>, metrics: &Metrics) -> Result<(Arc<dyn Store>, Authority), StartError> {
+async fn open(
+    config: &Config,
+    changes: Arc<Changes>,
+    metrics: &Metrics,
+) -> Result<(Arc<dyn Store>, Authority), StartError> {
     private_dir(&config.state_dir)?;
     let authority = Authority::open_or_create(&config.ca_dir())?;
-    let database = SqliteConfig { path: config.database_path(), busy_timeout: Duration::from_secs(5) };
-    let store = sqlite::open(&database, changes, metrics.store.clone())?;
-    Ok((Arc::new(store), authority))
+    let store = config.database()?.open(changes, metrics.store.clone()).await?;
+    Ok((store, authority))
 }
 
 /// Without NodeLink central is of no use: its end ends the process.

@@ -18,28 +18,78 @@ use super::*;
 use crate::place::{PlaceError, Request, Strategy, choose};
 use crate::secret::Secret;
 
-/// Keeps every change in order.
+/// Keeps every change in order, and counts the gaps.
 #[derive(Debug, Default)]
-pub(super) struct Recorder(Mutex<Vec<Change>>);
+pub(super) struct Recorder(Mutex<Vec<Change>>, std::sync::atomic::AtomicUsize);
 
 impl ChangeSink for Recorder {
     fn committed(&self, changes: Vec<Change>) {
         crate::changes::lock(&self.0).extend(changes);
     }
+
+    fn gap(&self) {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// How long a change may take to be told: far above what it takes.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+impl Recorder {
+    /// What was told of sandboxes, in order: phases, and "gone".
+    fn told(&self) -> Vec<String> {
+        let changes = crate::changes::lock(&self.0);
+        let told = changes.iter().filter_map(|change| match change {
+            Change::Sandbox(sandbox) => Some(sandbox.observed.phase.to_string()),
+            Change::Gone { .. } => Some("gone".into()),
+            Change::Desired { .. } => None,
+        });
+        told.collect()
+    }
+
+    /// How often a gap was told of.
+    pub(super) fn gaps(&self) -> usize {
+        self.1.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The generations that nodes were told of, each once.
+    pub(super) fn generations(&self) -> std::collections::BTreeSet<u64> {
+        let changes = crate::changes::lock(&self.0);
+        let told = changes.iter().filter_map(|change| match change {
+            Change::Desired { generation, .. } => Some(*generation),
+            _ => None,
+        });
+        told.filter(|generation| *generation > 0).collect()
+    }
+
+    /// Waits for what must be told of sandboxes.
+    pub(super) async fn wait_for(&self, is_enough: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let waiting = async {
+            loop {
+                let told = self.told();
+                if is_enough(&told) {
+                    return told;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waiting).await;
+        waited.unwrap_or_else(|_| panic!("waited in vain, was told {:?}", self.told()))
+    }
 }
 
 /// A store under test, with one tenant, one node and one template.
 pub(super) struct Bench {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     changes: Arc<Recorder>,
-    tenant: TenantId,
-    node: NodeId,
+    pub(super) tenant: TenantId,
+    pub(super) node: NodeId,
     /// What the store lives in.
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Bench {
-    pub(super) async fn new(store: Arc<dyn Store>, changes: Arc<Recorder>, dir: tempfile::TempDir) -> Self {
+    pub(super) async fn new(store: Arc<dyn Store>, changes: Arc<Recorder>, dir: Option<tempfile::TempDir>) -> Self {
         let tenant: TenantId = "default".parse().unwrap();
         let system = store.system();
         system.ensure_tenant(tenant.clone(), 1).await.unwrap();
@@ -53,7 +103,7 @@ impl Bench {
         bench
     }
 
-    fn own(&self) -> Box<dyn TenantStore> {
+    pub(super) fn own(&self) -> Box<dyn TenantStore> {
         self.store.tenant(&self.tenant)
     }
 
@@ -97,12 +147,12 @@ impl Bench {
         }
     }
 
-    async fn report(&self, status: &NodeStatus) {
+    pub(super) async fn report(&self, status: &NodeStatus) {
         let batch = HeartbeatBatch { status: Some(status.clone()), ..self.batch() };
         self.store.system().apply_heartbeat(batch).await.unwrap();
     }
 
-    async fn observe(&self, id: &SandboxId, phase: Phase, revision: u64) {
+    pub(super) async fn observe(&self, id: &SandboxId, phase: Phase, revision: u64) {
         let observed = Observed { phase, revision, ..Observed::pending() };
         let batch = HeartbeatBatch { observed: vec![(id.clone(), observed)], ..self.batch() };
         self.store.system().apply_heartbeat(batch).await.unwrap();
@@ -114,7 +164,7 @@ impl Bench {
         self.store.system().apply_heartbeat(batch).await.unwrap();
     }
 
-    fn new_sandbox(&self, name: Option<&str>) -> NewSandbox {
+    pub(super) fn new_sandbox(&self, name: Option<&str>) -> NewSandbox {
         NewSandbox {
             id: SandboxId::random(),
             name: name.map(|name| name.parse().unwrap()),
@@ -124,21 +174,21 @@ impl Bench {
         }
     }
 
-    async fn create(&self, name: Option<&str>) -> Result<Sandbox, CreateSandboxError> {
+    pub(super) async fn create(&self, name: Option<&str>) -> Result<Sandbox, CreateSandboxError> {
         self.own().create_sandbox(self.new_sandbox(name), place()).await.map(|created| created.sandbox)
     }
 
-    async fn find(&self, id: &SandboxId) -> Option<Sandbox> {
+    pub(super) async fn find(&self, id: &SandboxId) -> Option<Sandbox> {
         self.own().sandbox(SandboxKey::Id(id.clone())).await.unwrap()
     }
 
-    async fn room_used(&self) -> (u64, u64, u64) {
+    pub(super) async fn room_used(&self) -> (u64, u64, u64) {
         let node = self.own().node(self.node.clone()).await.unwrap().unwrap();
         (node.cpu_requested_millis, node.memory_requested_bytes, node.sandboxes)
     }
 }
 
-fn profile() -> Profile {
+pub(super) fn profile() -> Profile {
     serde_json::from_str(r#"{"name":"p","resources":{"cpu_request_millis":500,"memory_request_bytes":1024}}"#).unwrap()
 }
 
@@ -151,7 +201,7 @@ fn image() -> ImageInfo {
 }
 
 /// A healthy node with room for `sandboxes` of the profile.
-fn status(sandboxes: u32) -> NodeStatus {
+pub(super) fn status(sandboxes: u32) -> NodeStatus {
     NodeStatus {
         capacity: NodeCapacity {
             cpu_allocatable_millis: sandboxes * 500,
@@ -163,7 +213,7 @@ fn status(sandboxes: u32) -> NodeStatus {
     }
 }
 
-fn place() -> PlaceFn {
+pub(super) fn place() -> PlaceFn {
     let request = Request { cpu_millis: 500, memory_bytes: 1024, image: image().reference };
     let online = |_: &NodeId| roost_proto::model::NodePhase::Online;
     Box::new(move |rooms| choose(rooms, online, &request, Strategy::Spread))
@@ -211,3 +261,4 @@ macro_rules! suite {
     };
 }
 suite!(sqlite, super::super::sqlite::tests::bench());
+suite!(postgres, super::super::postgres::tests::bench());

@@ -4,13 +4,14 @@ use roost_proto::id::{ProfileName, SandboxName};
 
 use crate::place::PlaceError;
 
-/// The database itself failed; the request may be tried again.
+/// The database itself failed; the request may be tried again, after
+/// [`StoreError::Unknown`] with the same idempotency key.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be opened.
-    #[error("cannot open the database {path}: is its directory there, writable and not full?")]
+    /// The file cannot be opened, or the configuration cannot be used.
+    #[error("cannot open the database {path}")]
     Open {
-        /// The file.
+        /// The file, or the URL without a password.
         path: String,
         /// What the engine said.
         #[source]
@@ -36,9 +37,16 @@ pub enum StoreError {
         /// Newest version in this build.
         known: i64,
     },
-    /// The queue stayed full.
-    #[error("the database is busy: its queue stayed full")]
+    /// Its queue stayed full, a statement took too long, or other writers came
+    /// first each time. Nothing is changed.
+    #[error("the database is busy: try again")]
     Busy,
+    /// The server does not answer. Nothing is changed.
+    #[error("the database server does not answer: is it running, and may central log in there?")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection was lost while the answer to a commit was awaited.
+    #[error("the connection to the database was lost in the middle: the change may have been made or not")]
+    Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The database thread has ended.
     #[error("the database is closed")]
     Closed,

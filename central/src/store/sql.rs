@@ -12,6 +12,7 @@
 
 mod call;
 mod heartbeat;
+mod internal;
 pub(in crate::store) mod migrate;
 mod node;
 mod row;

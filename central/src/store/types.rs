@@ -208,11 +208,14 @@ pub enum Change {
     },
 }
 
-/// Receives every change right after its commit, in the order of the commits.
+/// Receives every change after its commit, in the order of the commits. Of a
+/// sandbox that changes quickly only the newest state may come.
 /// Must not block: the database waits for it.
 pub trait ChangeSink: std::fmt::Debug + Send + Sync {
     /// Takes the changes of one commit.
     fn committed(&self, changes: Vec<Change>);
+    /// Changes may have been missed: whoever follows them must look anew.
+    fn gap(&self);
 }
 
 /// Text of a run state in the database.

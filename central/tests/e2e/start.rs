@@ -19,7 +19,7 @@ async fn the_first_start_writes_a_private_token_and_the_second_keeps_it() {
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(central.token.starts_with("rat_"));
     assert_eq!(central.get("/sandboxes").await.status, 200);
-    let database = std::fs::read(central.config.database_path()).unwrap();
+    let database = std::fs::read(central.config.state_dir.join("central.db")).unwrap();
     let secret = central.token.as_bytes();
     assert!(!database.windows(secret.len()).any(|window| window == secret), "the token is stored in clear");
     let before = central.token.clone();

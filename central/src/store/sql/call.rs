@@ -28,6 +28,24 @@ pub(in crate::store) enum Mode {
     /// Each statement sees what is newest: for transactions whose writes carry
     /// their conditions, on rows that many want at the same time.
     WriteLatest,
+    /// [`Mode::Read`] without a limit of time: for copies of everything.
+    #[expect(dead_code, reason = "the export of the next change uses it")]
+    ReadLong,
+    /// Writes without a limit of time, one at a time over all processes: for
+    /// schemas and copies of everything.
+    Alone,
+}
+
+impl Mode {
+    /// Whether a transaction of this kind may change anything.
+    pub(in crate::store) fn writes(self) -> bool {
+        !matches!(self, Self::Read | Self::ReadLong)
+    }
+
+    /// Whether it may last as long as it likes.
+    pub(in crate::store) fn is_long(self) -> bool {
+        matches!(self, Self::ReadLong | Self::Alone)
+    }
 }
 
 /// A piece of work for a driver.
@@ -128,7 +146,8 @@ impl Queues {
         self.call(operation, Mode::Read, move |tx: &dyn Transaction, _: &mut Vec<Change>| work(tx)).await
     }
 
-    async fn call<T, E, F>(&self, operation: &'static str, mode: Mode, work: F) -> Result<T, E>
+    /// Runs `work` in a transaction of any kind.
+    pub(in crate::store) async fn call<T, E, F>(&self, operation: &'static str, mode: Mode, work: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + std::error::Error + Send + 'static,
@@ -137,7 +156,7 @@ impl Queues {
         let begun = Instant::now();
         let (answer_tx, answer_rx) = oneshot::channel();
         let call = Box::new(Work { work, found: None, changes: Vec::new(), answer_tx });
-        let queue = if mode == Mode::Read { &self.reader_tx } else { &self.writer_tx };
+        let queue = if mode.writes() { &self.writer_tx } else { &self.reader_tx };
         queue.send_timeout(Job { mode, call }, QUEUE_TIMEOUT).await.map_err(|error| match error {
             mpsc::error::SendTimeoutError::Timeout(_) => StoreError::Busy,
             mpsc::error::SendTimeoutError::Closed(_) => StoreError::Closed,

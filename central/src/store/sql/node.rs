@@ -152,6 +152,12 @@ pub(super) fn rooms(tx: &dyn Transaction, tenant: &TenantId, image: &ImageRef) -
     })
 }
 
+/// The desired generation of every node.
+pub(super) fn generations(tx: &dyn Transaction) -> Result<Vec<(NodeId, u64)>, StoreError> {
+    let sql = "SELECT id, desired_generation FROM nodes";
+    all(tx, sql, &[], |row| Ok((parsed(row, TABLE, "id")?, count(row, "desired_generation")?)))
+}
+
 /// Takes room on a node and raises its desired generation, which it returns.
 ///
 /// The condition repeats what placement saw: where transactions run side by

@@ -67,6 +67,24 @@ pub(super) fn find_any(tx: &dyn Transaction, id: &SandboxId) -> Result<Option<Sa
     first(tx, &format!("SELECT {COLUMNS} FROM sandboxes WHERE id = $1"), values![id.as_str()], read)
 }
 
+/// Sandboxes of one statement: few texts to prepare, and far below the number
+/// of placeholders that an engine takes.
+const FIND_CHUNK: usize = 64;
+
+/// Those of the sandboxes that exist, in whatever tenant: for the change feed.
+pub(super) fn find_all(tx: &dyn Transaction, ids: &[SandboxId]) -> Result<Vec<Sandbox>, StoreError> {
+    let mut found = Vec::new();
+    for chunk in ids.chunks(FIND_CHUNK) {
+        // Filled up with the last one, so that there are two texts only.
+        let count = if chunk.len() == 1 { 1 } else { FIND_CHUNK };
+        let values: Vec<_> =
+            (0..count).filter_map(|n| chunk.get(n).or_else(|| chunk.last())).map(|id| id.as_str().into()).collect();
+        let places = (1..=count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ");
+        found.extend(all(tx, &format!("SELECT {COLUMNS} FROM sandboxes WHERE id IN ({places})"), &values, read)?);
+    }
+    Ok(found)
+}
+
 pub(super) fn list(
     tx: &dyn Transaction,
     tenant: &TenantId,

@@ -1,8 +1,12 @@
 //! The calls of the store, each as one transaction.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use roost_proto::id::{JoinTokenId, NodeId, ProfileName, TemplateName, TenantId};
 use roost_proto::model::{ImageInfo, ImageRef, Profile, Sandbox, Template};
+
+use tokio_util::sync::DropGuard;
 
 use super::{Queues, heartbeat, node, sandbox, template, token};
 use crate::secret::SecretHash;
@@ -12,12 +16,19 @@ use crate::store::*;
 #[derive(Debug, Clone)]
 pub struct SqlStore {
     queues: Queues,
+    /// Ends what the driver runs beside its queues.
+    _guard: Option<Arc<DropGuard>>,
 }
 
 impl SqlStore {
     /// A store that hands its work to these queues.
     pub(in crate::store) fn new(queues: Queues) -> Self {
-        Self { queues }
+        Self { queues, _guard: None }
+    }
+
+    /// The same, with a guard whose end ends what else the driver runs.
+    pub(in crate::store) fn with_guard(queues: Queues, guard: DropGuard) -> Self {
+        Self { queues, _guard: Some(Arc::new(guard)) }
     }
 }
 
@@ -194,6 +205,10 @@ impl SystemStore for SqlSystem {
 
     async fn save_heartbeat_times(&self, times: Vec<(NodeId, u64)>) -> Result<(), StoreError> {
         self.queues.write("save_heartbeat_times", move |tx, _| node::save_heartbeat_times(tx, &times)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.queues.read("ping", |tx| tx.script("SELECT 1")).await
     }
 
     async fn count_phases(&self) -> Result<Vec<(String, u64)>, StoreError> {

@@ -11,7 +11,7 @@ pub(in crate::store) async fn bench() -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let changes = Arc::new(Recorder::default());
     let store = open(dir.path(), changes.clone());
-    Bench::new(Arc::new(store), changes, dir).await
+    Bench::new(Arc::new(store), changes, Some(dir)).await
 }
 
 fn config(dir: &Path) -> SqliteConfig {

@@ -24,7 +24,7 @@ pub(super) fn spawn(name: &str, mut conn: Connection, sink: Arc<dyn ChangeSink>)
 
 fn run(conn: &mut Connection, mode: Mode, call: &mut dyn Call, sink: &dyn ChangeSink) -> Result<(), StoreError> {
     // Immediate: the lock is taken at once, not in the middle.
-    let behavior = if mode == Mode::Read { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
+    let behavior = if mode.writes() { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
     let tx = conn.transaction_with_behavior(behavior)?;
     if !call.attempt(&SqliteTransaction(&tx)) {
         return Ok(());
