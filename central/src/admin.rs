@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::app::Central;
+use crate::store::StoreError;
 use crate::{clock, metrics};
 
 /// Routes of the admin listener.
@@ -35,20 +36,27 @@ async fn ready(State(central): State<Arc<Central>>) -> Response {
 }
 
 async fn scrape(State(central): State<Arc<Central>>) -> Response {
-    match collect(&central).await {
+    // Without the database the totals stay as they were: what else there is to
+    // see is wanted just then.
+    let counted = count(&central).await;
+    central.metrics.set_store_up(counted.is_ok());
+    if let Err(error) = counted {
+        tracing::warn!(error = crate::log::chain(&error), "nodes and sandboxes cannot be counted");
+    }
+    match central.metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
-            tracing::warn!(error = crate::log::chain(&*error), "scrape failed");
+            tracing::warn!(error = crate::log::chain(&error), "scrape failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-async fn collect(central: &Central) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+async fn count(central: &Central) -> Result<(), StoreError> {
     let system = central.store.system();
     let now = clock::now_unix_ms();
     let nodes = system.heartbeat_times().await?;
     let nodes: Vec<_> = nodes.iter().map(|(id, _)| central.live.phase(id, now)).collect();
     central.metrics.set_totals(&nodes, &system.count_phases().await?, central.sessions.count());
-    Ok(central.metrics.encode()?)
+    Ok(())
 }

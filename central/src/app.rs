@@ -20,4 +20,5 @@ pub use image::ImportEvent;
 pub use sandbox::{Create, ListSandboxes};
 pub use seed::SeedError;
 pub use streams::ExecRequest;
+use token::keep_first_admin_token;
 pub use token::{JoinTokenInfo, NewJoinTokenInfo, TokenError, issue_join_token, keep_admin_token, new_admin_token};

@@ -56,6 +56,10 @@ pub struct Config {
     /// Directory of what central keeps itself: its CA, and the database unless
     /// `[store]` says otherwise. Mode 0700.
     pub state_dir: PathBuf,
+    /// How this replica is called where several share a database; absent = the
+    /// host's name.
+    #[serde(default)]
+    pub replica: Option<String>,
     /// Where the state is kept that replicas of central share.
     #[serde(default)]
     pub store: StoreConfig,
@@ -254,6 +258,13 @@ impl Config {
         Ok(config)
     }
 
+    /// How this replica is called.
+    #[must_use]
+    pub fn replica_name(&self) -> String {
+        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        self.replica.clone().unwrap_or_else(host)
+    }
+
     /// The database of the section `[store]`.
     ///
     /// # Errors
@@ -278,6 +289,11 @@ impl Config {
             }
         };
         require(self.state_dir.is_absolute(), "state_dir", "must be an absolute path")?;
+        let is_word = |name: &String| {
+            (1..=253).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        };
+        let problem = "must be 1 to 253 letters, digits, \"-\", \".\" and \"_\"";
+        require(self.replica.as_ref().is_none_or(is_word), "replica", problem)?;
         self.database()?;
         let (api, link) = (&self.api, &self.link);
         require(

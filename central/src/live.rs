@@ -77,6 +77,20 @@ impl Live {
         live.load = load.unwrap_or(live.load);
     }
 
+    /// Takes note of when another replica of central heard a node.
+    pub fn heard_elsewhere(&self, node: &NodeId, at_unix_ms: u64) {
+        let mut nodes = lock(&self.nodes);
+        let live = nodes.entry(node.clone()).or_default();
+        live.last_heartbeat_unix_ms = live.last_heartbeat_unix_ms.max(Some(at_unix_ms));
+    }
+
+    /// Forgets what is stored of a node and its sandboxes, as its last session
+    /// may have been with another replica.
+    pub fn begin_anew(&self, node: &NodeId) {
+        self.status_changed_elsewhere(node);
+        self.keep_listed(node, &HashSet::new());
+    }
+
     /// How well a node is heard at `now_unix_ms`.
     #[must_use]
     pub fn phase(&self, node: &NodeId, now_unix_ms: u64) -> NodePhase {
@@ -184,6 +198,18 @@ mod tests {
         assert_eq!(live.phase(&node, 121_001), NodePhase::Offline);
         live.heard(&node, None, 121_002);
         assert_eq!(live.phase(&node, 121_003), NodePhase::Online);
+    }
+
+    #[test]
+    fn a_node_that_another_replica_hears_is_online_and_later_news_of_it_is_told() {
+        let (live, node, id) = (live(), NodeId::random(), SandboxId::random());
+        live.heard_elsewhere(&node, 1_000);
+        assert_eq!(live.phase(&node, 46_000), NodePhase::Online);
+        live.heard_elsewhere(&node, 500);
+        assert_eq!(live.phase(&node, 46_000), NodePhase::Online);
+        live.stored(&node, &id, &Observed::pending(), 1);
+        live.begin_anew(&node);
+        assert!(live.is_news(&id, &Observed::pending()));
     }
 
     #[test]

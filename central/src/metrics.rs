@@ -94,6 +94,7 @@ pub struct Metrics {
     nodes: Family<PhaseLabels, Gauge>,
     sandboxes: Family<PhaseLabels, Gauge>,
     sessions: Gauge,
+    store_up: Gauge,
 }
 
 impl Default for Metrics {
@@ -111,7 +112,9 @@ impl Default for Metrics {
         registry.register("nodes", "Enrolled nodes, by phase", nodes.clone());
         registry.register("sandboxes", "Sandboxes, by phase", sandboxes.clone());
         registry.register("node_sessions", "Open NodeLink sessions", sessions.clone());
-        Self { registry, requests, store, nodes, sandboxes, sessions }
+        let store_up = Gauge::default();
+        registry.register("store_up", "1 while the database answers", store_up.clone());
+        Self { store_up, registry, requests, store, nodes, sandboxes, sessions }
     }
 }
 
@@ -120,6 +123,11 @@ impl Metrics {
     pub fn request(&self, method: &str, route: &str, code: u16, took: Duration) {
         let labels = RequestLabels { method: method.into(), route: route.into(), code: code.into() };
         self.requests.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Sets whether the database answers.
+    pub fn set_store_up(&self, is_up: bool) {
+        self.store_up.set(gauge(u8::from(is_up)));
     }
 
     /// Sets what is counted at the moment of a scrape.

@@ -38,6 +38,9 @@ use crate::secret::SecretHash;
 pub trait Store: std::fmt::Debug + Send + Sync {
     /// The handle on everything that belongs to one tenant.
     fn tenant(&self, tenant: &TenantId) -> Box<dyn TenantStore>;
+    /// Whether replicas of central may share it: what a node says may then
+    /// have come to another one.
+    fn is_shared(&self) -> bool;
     /// The handle of the node link and of housekeeping, across tenants.
     fn system(&self) -> Box<dyn SystemStore>;
 }
@@ -90,6 +93,8 @@ pub trait TenantStore: Send + Sync {
     async fn delete_join_token(&self, id: JoinTokenId) -> Result<bool, StoreError>;
     /// Makes this the only admin token of the tenant.
     async fn replace_admin_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<(), StoreError>;
+    /// Keeps an admin token if the tenant has none; true if it was kept.
+    async fn add_first_admin_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<bool, StoreError>;
     /// Whether the tenant has an admin token.
     async fn has_admin_token(&self) -> Result<bool, StoreError>;
 }
@@ -107,6 +112,8 @@ pub trait SystemStore: Send + Sync {
     async fn enrol(&self, enrolment: Enrolment) -> Result<(), EnrolError>;
     /// What the link must know of a node; none if it is not enrolled.
     async fn link_node(&self, id: NodeId) -> Result<Option<LinkNode>, StoreError>;
+    /// Notes which replica of central has the session of a node.
+    async fn hold_node(&self, id: NodeId, replica: String, now_unix_ms: u64) -> Result<(), StoreError>;
     /// What is wanted of a node, beyond `base` or, without one, as a whole.
     async fn desired(&self, id: NodeId, base: Option<u64>) -> Result<Desired, StoreError>;
     /// Raises the desired generation of a node above `held`.

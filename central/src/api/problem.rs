@@ -9,6 +9,7 @@ use crate::app::{Conflict, Noun, RequestError};
 use crate::link::NodeCallError;
 use crate::log;
 use crate::place::{PlaceError, Refusal};
+use crate::store::StoreError;
 
 /// An error on its way out; the outermost layer adds the id of the request.
 #[derive(Debug, Clone)]
@@ -28,11 +29,19 @@ const OVERLOADED: Kind = (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Centra
 const TIMEOUT: Kind = (StatusCode::GATEWAY_TIMEOUT, "timeout", "The answer took too long");
 const INTERNAL: Kind = (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Central failed");
 const STORE: Kind = (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "The database of central failed");
+const STORE_UNKNOWN: Kind =
+    (StatusCode::SERVICE_UNAVAILABLE, "outcome-unknown", "It is not known whether the request took effect");
 const NODE_OFFLINE: Kind = (StatusCode::SERVICE_UNAVAILABLE, "node-offline", "The node is not connected");
+const NODE_ELSEWHERE: Kind =
+    (StatusCode::SERVICE_UNAVAILABLE, "node-elsewhere", "The node is connected to another replica");
 const NODE_ERROR: Kind = (StatusCode::BAD_GATEWAY, "node-error", "The node failed");
 const NODE_BUSY: Kind = (StatusCode::SERVICE_UNAVAILABLE, "node-busy", "The node is busy");
 const NOTHING_FITS: Kind = (StatusCode::CONFLICT, "nothing-fits", "No node takes the sandbox");
 const IMAGE_NOWHERE: Kind = (StatusCode::CONFLICT, "image-not-found", "No node holds the image");
+
+/// What a caller can do who does not know whether the request took effect.
+const UNKNOWN_DETAIL: &str = "the connection to the database was lost in the middle: repeat the request with the same \
+                              Idempotency-Key, or look before you repeat it";
 
 impl ApiError {
     fn new((status, code, title): Kind, detail: impl Into<String>) -> Self {
@@ -134,7 +143,10 @@ impl From<RequestError> for ApiError {
             RequestError::Node(error) => node(&error),
             RequestError::Store(source) => {
                 tracing::error!(error = log::chain(&source), "store failed");
-                Self::new(STORE, text)
+                match source {
+                    StoreError::Unknown(_) => Self::new(STORE_UNKNOWN, UNKNOWN_DETAIL),
+                    _ => Self::new(STORE, text),
+                }
             }
         }
     }
@@ -189,6 +201,7 @@ fn node(error: &NodeCallError) -> ApiError {
         NodeCallError::Offline(_) | NodeCallError::NoTunnel(_) => {
             ApiError::new(NODE_OFFLINE, format!("{text}: see `roost node ls`, then the log of its roostd"))
         }
+        NodeCallError::Elsewhere { .. } => ApiError::new(NODE_ELSEWHERE, text),
         NodeCallError::Timeout { .. } => ApiError::new(TIMEOUT, text),
         NodeCallError::Status { node, status } => node_status(&format!("{node} says: {}", status.message()), status),
     }

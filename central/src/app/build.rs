@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tracing::info_span;
 
-use super::{Central, Scope, SeedError, TokenError, default_tenant, keep_admin_token, new_admin_token};
+use super::{Central, Scope, SeedError, TokenError, default_tenant, keep_first_admin_token, new_admin_token};
 use crate::ca::{Authority, CaError, write_private};
 use crate::changes::Changes;
 use crate::config::{Config, ConfigError};
@@ -134,6 +134,7 @@ impl App {
             authority,
             metrics,
             strategy: config.placement.strategy,
+            replica: config.replica_name(),
             tasks: Tasks::default(),
         });
         if let Some(dir) = &config.seed_dir {
@@ -210,7 +211,13 @@ async fn first_admin_token(central: &Central, file: Option<&Path>) -> Result<(),
         write_private(path, format!("{}\n", secret.reveal()).as_bytes())?;
         tracing::info!(path = %path.display(), "admin token written");
     }
-    keep_admin_token(&*central.store, &tenant, &secret).await?;
+    if !keep_first_admin_token(&*central.store, &tenant, &secret).await? {
+        // Another replica came first, and its token is the one that counts.
+        if let Some(path) = file {
+            std::fs::remove_file(path).map_err(|source| StartError::StateDir { path: path.to_owned(), source })?;
+        }
+        return Ok(());
+    }
     if file.is_none() {
         println!("{}", secret.reveal());
     }

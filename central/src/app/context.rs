@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use roost_proto::id::{ParseIdError, TenantId};
+use roost_proto::id::{NodeId, ParseIdError, TenantId};
+use roost_proto::model::NodePhase;
 
 use super::RequestError;
 use crate::ca::Authority;
 use crate::changes::Changes;
-use crate::link::{Admission, Pressure, Sessions};
+use crate::clock;
+use crate::link::{Admission, NodeCallError, NodeClient, Pressure, Sessions};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::place::Strategy;
@@ -36,8 +38,33 @@ pub struct Central {
     pub metrics: Metrics,
     /// Where new sandboxes go.
     pub strategy: Strategy,
+    /// How this replica is called to others.
+    pub replica: String,
     /// Background work.
     pub tasks: Tasks,
+}
+
+impl Central {
+    /// A client of one node's API.
+    ///
+    /// # Errors
+    /// [`NodeCallError::Offline`], [`NodeCallError::Elsewhere`] and
+    /// [`RequestError::Store`].
+    pub(super) async fn node_client(&self, node: &NodeId) -> Result<NodeClient, RequestError> {
+        let offline = match self.sessions.client(node) {
+            Ok(client) => return Ok(client),
+            Err(error) => error,
+        };
+        let is_heard = self.live.phase(node, clock::now_unix_ms()) == NodePhase::Online;
+        if !self.store.is_shared() || !is_heard {
+            return Err(offline.into());
+        }
+        let holder = self.store.system().link_node(node.clone()).await?.and_then(|node| node.held_by);
+        Err(match holder.filter(|replica| *replica != self.replica) {
+            Some(replica) => NodeCallError::Elsewhere { node: node.clone(), replica }.into(),
+            None => offline.into(),
+        })
+    }
 }
 
 /// The one tenant there is for now.

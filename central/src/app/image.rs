@@ -57,7 +57,7 @@ impl Scope {
         archive: impl Stream<Item = Bytes> + Send + 'static,
     ) -> Result<BoxStream<'static, Result<ImportEvent, RequestError>>, RequestError> {
         self.node(node).await?;
-        let mut client = self.central.sessions.client(node)?;
+        let mut client = self.central.node_client(node).await?;
         let start = ImportImageStart { reference: reference.map(Into::into).unwrap_or_default(), size_bytes };
         let first = ImportImageInput { input: Some(import_image_input::Input::Start(start)) };
         let data = |chunk: Bytes| ImportImageInput { input: Some(import_image_input::Input::Data(chunk.into())) };
@@ -75,7 +75,7 @@ impl Scope {
         if !held {
             return Err(RequestError::not_found(Noun::Image, &format!("{reference} on {node}")));
         }
-        let mut client = self.central.sessions.client(node)?;
+        let mut client = self.central.node_client(node).await?;
         let request = RemoveImageRequest { reference: reference.to_string() };
         call(node, REMOVE_TIMEOUT, client.remove_image(request)).await?;
         self.central.store.system().remove_image(node.clone(), reference.clone()).await?;

@@ -61,8 +61,8 @@ impl Scope {
         node_error(&sandbox.node_id, status)
     }
 
-    fn node_of(&self, sandbox: &Sandbox) -> Result<NodeClient, RequestError> {
-        Ok(self.central.sessions.client(&sandbox.node_id)?)
+    async fn node_of(&self, sandbox: &Sandbox) -> Result<NodeClient, RequestError> {
+        self.central.node_client(&sandbox.node_id).await
     }
 
     /// The screen of a sandbox as PNG.
@@ -71,7 +71,7 @@ impl Scope {
     /// See [`RequestError`].
     pub async fn screenshot(&self, name: &str) -> Result<Bytes, RequestError> {
         let sandbox = self.sandbox(name).await?;
-        let mut node = self.node_of(&sandbox)?;
+        let mut node = self.node_of(&sandbox).await?;
         let request = ScreenshotRequest { sandbox_id: sandbox.id.to_string() };
         Ok(call(&sandbox.node_id, SCREENSHOT_TIMEOUT, node.screenshot(request)).await?.png.into())
     }
@@ -88,7 +88,7 @@ impl Scope {
         tail_lines: Option<u32>,
     ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, RequestError> {
         let sandbox = self.sandbox(name).await?;
-        let mut node = self.node_of(&sandbox)?;
+        let mut node = self.node_of(&sandbox).await?;
         let request = LogsRequest { sandbox_id: sandbox.id.to_string(), source: source.into(), follow, tail_lines };
         let chunks = call(&sandbox.node_id, STREAM_TIMEOUT, node.logs(request)).await?;
         let ending = self.ending().cancelled_owned();
@@ -101,7 +101,7 @@ impl Scope {
     /// See [`RequestError`].
     pub async fn exec_target(&self, name: &str) -> Result<Sandbox, RequestError> {
         let sandbox = self.sandbox(name).await?;
-        self.node_of(&sandbox)?;
+        self.node_of(&sandbox).await?;
         Ok(sandbox)
     }
 
@@ -115,7 +115,7 @@ impl Scope {
         request: ExecRequest,
         input: mpsc::Receiver<ExecInput>,
     ) -> Result<Streaming<ExecOutput>, RequestError> {
-        let mut node = self.node_of(sandbox)?;
+        let mut node = self.node_of(sandbox).await?;
         let start = ExecStart {
             sandbox_id: sandbox.id.to_string(),
             command: request.command,

@@ -81,6 +81,18 @@ pub async fn keep_admin_token(store: &dyn Store, tenant: &TenantId, secret: &Sec
     Ok(store.tenant(tenant).replace_admin_token(secret.hash(), clock::now_unix_ms()).await?)
 }
 
+/// Keeps the admin token of the first start; false if there is one already.
+///
+/// # Errors
+/// [`TokenError::Store`].
+pub(super) async fn keep_first_admin_token(
+    store: &dyn Store,
+    tenant: &TenantId,
+    secret: &Secret,
+) -> Result<bool, TokenError> {
+    Ok(store.tenant(tenant).add_first_admin_token(secret.hash(), clock::now_unix_ms()).await?)
+}
+
 /// A new admin token, not yet kept.
 #[must_use]
 pub fn new_admin_token() -> Secret {

@@ -16,6 +16,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// Heartbeat times are written every so many periods: after a restart a phase
 /// may be wrong by 15 s at most, and the next heartbeat mends it.
 const PERIODS_PER_SAVE: u32 = 3;
+/// Nodes of one transaction: creations that want one of them wait for it.
+const NODES_PER_SAVE: usize = 256;
 
 /// Runs until central shuts down; what is not yet written is written then.
 pub async fn run(central: Arc<Central>) {
@@ -29,6 +31,9 @@ pub async fn run(central: Arc<Central>) {
             _ = ticks.tick() => false,
             () = ending.cancelled() => true,
         };
+        if central.store.is_shared() {
+            learn(&central, &mut saved).await;
+        }
         report(&central, &mut phases);
         if is_last || period.is_multiple_of(PERIODS_PER_SAVE) {
             save(&central, &mut saved).await;
@@ -53,15 +58,30 @@ fn report(central: &Central, phases: &mut HashMap<NodeId, NodePhase>) {
     }
 }
 
+/// Learns which nodes other replicas have heard, so that sandboxes are placed
+/// there as well.
+async fn learn(central: &Central, saved: &mut HashMap<NodeId, u64>) {
+    match central.store.system().heartbeat_times().await {
+        Ok(times) => {
+            for (node, at) in times.into_iter().filter_map(|(node, at)| Some((node, at?))) {
+                central.live.heard_elsewhere(&node, at);
+                // It need not be written back.
+                saved.entry(node).and_modify(|held| *held = at.max(*held)).or_insert(at);
+            }
+        }
+        Err(error) => tracing::debug!(error = crate::log::chain(&error), "heartbeat times could not be read"),
+    }
+}
+
 async fn save(central: &Central, saved: &mut HashMap<NodeId, u64>) {
     let times: HashMap<_, _> = central.live.heartbeat_times().into_iter().collect();
     let news: Vec<_> =
         times.iter().filter(|(node, at)| saved.get(node) != Some(at)).map(|(node, at)| (node.clone(), *at)).collect();
-    if news.is_empty() {
-        return;
-    }
-    match central.store.system().save_heartbeat_times(news).await {
-        Ok(()) => *saved = times,
-        Err(error) => tracing::warn!(error = crate::log::chain(&error), "heartbeat times could not be stored"),
+    for chunk in news.chunks(NODES_PER_SAVE) {
+        if let Err(error) = central.store.system().save_heartbeat_times(chunk.to_vec()).await {
+            tracing::warn!(error = crate::log::chain(&error), "heartbeat times could not be stored");
+            return;
+        }
+        saved.extend(chunk.iter().cloned());
     }
 }

@@ -15,6 +15,7 @@ use roost_proto::types;
 
 use super::order::{Order, Place};
 use super::pressure::Pace;
+use super::session::STORE_PAUSE;
 use crate::app::Central;
 use crate::clock;
 use crate::store::HeartbeatBatch;
@@ -105,6 +106,8 @@ impl Heartbeats {
         let is_idle = !full && batch.status.is_none() && batch.observed.is_empty();
         if !is_idle && let Err(error) = self.central.store.system().apply_heartbeat(batch).await {
             tracing::error!(error = crate::log::chain(&error), "heartbeat could not be stored");
+            // The node is asked for a full heartbeat, and answers at once.
+            tokio::time::sleep(STORE_PAUSE).await;
             return false;
         }
         self.is_new_process &= listed.is_none();

@@ -32,6 +32,9 @@ use super::pressure::Pace;
 use crate::app::Central;
 use crate::clock;
 
+/// Wait after the database has failed: nodes and sessions try again, and must
+/// not do so as fast as they can.
+pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Time until a new session has said hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// First version of the protocol that takes trust bundles and asked renewals,
@@ -88,6 +91,7 @@ impl Session {
         self.central.live.heard(&self.node, None, clock::now_unix_ms());
         send(out_tx, Out::Welcome(self.welcome(version))).await?;
         let stored = self.stored(&hello).await?;
+        self.hold().await?;
         tracing::info!(instance = hello.instance_id, version, generation = hello.desired_generation, "session begun");
         let shared = Shared { acked: AtomicU64::new(hello.desired_generation), ..Shared::default() };
         let is_new_process = stored.instance_id != hello.instance_id;
@@ -132,6 +136,18 @@ impl Session {
         system.link_node(self.node.clone()).await.map_err(fault)?.ok_or_else(removed)
     }
 
+    /// Where other replicas serve the same nodes: says that the session is
+    /// here, and forgets what was known before it was elsewhere.
+    async fn hold(&self) -> Result<(), Status> {
+        let Central { store, replica, live, .. } = &*self.central;
+        if !store.is_shared() {
+            return Ok(());
+        }
+        live.begin_anew(&self.node);
+        let held = store.system().hold_node(self.node.clone(), replica.clone(), clock::now_unix_ms()).await;
+        held.map_err(|error| store_status(&error))
+    }
+
     /// Sends desired state whenever it differs from what was sent, and asks
     /// for tunnels.
     async fn push(
@@ -144,29 +160,42 @@ impl Session {
     ) -> Result<(), Status> {
         let mut newest = sent.is_none().then_some(0);
         loop {
+            let mut retry = None;
             if newest.is_some_and(|newest| sent.is_none_or(|sent| newest > sent)) {
-                sent = Some(self.push_desired(sent, out_tx).await?);
+                match self.push_desired(sent, out_tx).await? {
+                    Some(generation) => sent = Some(generation),
+                    // The session outlives an outage of the database.
+                    None => retry = newest,
+                }
             }
-            newest = None;
             // Cancel-safe arms: a watch, a permit and a queue keep what was
-            // not taken from them.
+            // not taken from them, and a sleep that is cut short by news is
+            // followed by another look at what is to be sent.
             tokio::select! {
                 changed = desired_rx.changed() => {
                     changed.map_err(|_| Status::unavailable("central shuts down"))?;
                     newest = Some(*desired_rx.borrow_and_update());
                 }
+                () = tokio::time::sleep(STORE_PAUSE), if retry.is_some() => newest = retry,
                 () = shared.resend.notified() => (sent, newest) = (None, Some(0)),
                 Some(id) = tunnels_rx.recv() => {
                     send(out_tx, Out::OpenTunnel(OpenTunnel { tunnel_id: id.to_string() })).await?;
+                    newest = retry;
                 }
             }
         }
     }
 
-    /// Sends what is wanted beyond `base`, or all of it; the generation sent.
-    async fn push_desired(&self, base: Option<u64>, out_tx: &OutTx) -> Result<u64, Status> {
-        let system = self.central.store.system();
-        let desired = system.desired(self.node.clone(), base).await.map_err(|error| store_status(&error))?;
+    /// Sends what is wanted beyond `base`, or all of it; the generation sent,
+    /// or none while the database does not answer.
+    async fn push_desired(&self, base: Option<u64>, out_tx: &OutTx) -> Result<Option<u64>, Status> {
+        let desired = match self.central.store.system().desired(self.node.clone(), base).await {
+            Ok(desired) => desired,
+            Err(error) => {
+                tracing::warn!(error = crate::log::chain(&error), "desired state could not be read");
+                return Ok(None);
+            }
+        };
         let generation = desired.generation;
         let message = DesiredState {
             generation,
@@ -176,7 +205,7 @@ impl Session {
         };
         tracing::debug!(generation, full = message.full, sandboxes = message.sandboxes.len(), "desired state sent");
         send(out_tx, Out::DesiredState(message)).await?;
-        Ok(generation)
+        Ok(Some(generation))
     }
 }
 

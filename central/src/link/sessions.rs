@@ -39,6 +39,14 @@ pub enum NodeCallError {
     /// It has no session.
     #[error("{0} is not connected")]
     Offline(NodeId),
+    /// Another replica of central has its session.
+    #[error("{node} is connected to the replica {replica}: send the request there")]
+    Elsewhere {
+        /// Which node.
+        node: NodeId,
+        /// The name of the replica.
+        replica: String,
+    },
     /// It opened no tunnel in time.
     #[error("{0} did not open a tunnel within 5 s")]
     NoTunnel(NodeId),

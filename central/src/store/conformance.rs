@@ -254,6 +254,8 @@ macro_rules! suite {
             case!(catalog::a_profile_in_use_stays_and_names_its_users);
             case!(catalog::a_template_needs_its_profile);
             case!(catalog::a_new_admin_token_replaces_the_old_one);
+            case!(catalog::replicas_that_start_together_make_one_admin_token);
+            case!(node::the_replica_of_the_last_session_is_known);
             case!(node::heartbeat_times_and_old_rows);
             case!(node::a_generation_is_raised_above_the_nodes_own);
             case!(sandbox::changes_come_in_the_order_of_the_commits);

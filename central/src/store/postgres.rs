@@ -76,7 +76,7 @@ pub async fn open(
     let queues = start(config, &sink, metrics)?;
     queues.migrate().await?;
     let feed = feed::spawn(Connector::new(config)?, queues.clone(), sink).map_err(|e| open_error(config, e))?;
-    Ok(SqlStore::with_guard(queues, feed))
+    Ok(SqlStore::with_feed(queues, feed))
 }
 
 /// The same without a look at the schema and without a change feed: for the

@@ -154,6 +154,9 @@ pub struct LinkNode {
     pub instance_id: String,
     /// Generation of its desired state.
     pub desired_generation: u64,
+    /// Replica of central that had its last session; none before any, and
+    /// where there is one central only.
+    pub held_by: Option<String>,
 }
 
 /// Desired state of a node.

@@ -56,6 +56,26 @@ impl Central {
         Self::run(config, dir).await
     }
 
+    /// Another replica beside a first one: its CA, its database, its token.
+    pub(crate) async fn start_beside(first: &Self, extra: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path(), extra);
+        std::fs::create_dir_all(config.ca_dir()).unwrap();
+        for file in std::fs::read_dir(first.config.ca_dir()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), config.ca_dir().join(file.file_name())).unwrap();
+        }
+        std::fs::write(dir.path().join("token"), &first.token).unwrap();
+        Self::run(config, dir).await
+    }
+
+    /// What the operators' end says.
+    pub(crate) async fn admin(&self, path: &str) -> (u16, String) {
+        let request = Request::get(path).header("host", "x").body(Full::<Bytes>::default()).unwrap();
+        let answer = Answer::read(open(self.ends.admin, request).await).await;
+        (answer.status.as_u16(), answer.text())
+    }
+
     async fn run(config: Config, dir: TempDir) -> Self {
         let app = App::build(config.clone()).await.unwrap();
         let ends = app.ends().unwrap();

@@ -14,13 +14,13 @@ use crate::harness::{Central, open, soon};
 use crate::node::{Node, seen, status};
 
 /// A watch as a client reads it.
-struct Watch {
+pub(crate) struct Watch {
     body: Incoming,
     text: String,
 }
 
 impl Watch {
-    async fn open(central: &Central, query: &str, last: Option<&str>) -> Self {
+    pub(crate) async fn open(central: &Central, query: &str, last: Option<&str>) -> Self {
         let request = central.request(Method::GET, &format!("/watch/sandboxes{query}"));
         let request = last.map_or(request, |last| {
             central.request(Method::GET, &format!("/watch/sandboxes{query}")).header("last-event-id", last)
@@ -31,7 +31,7 @@ impl Watch {
     }
 
     /// The next event: its kind, its id and its data.
-    async fn next(&mut self) -> (String, String, Value) {
+    pub(crate) async fn next(&mut self) -> (String, String, Value) {
         soon("an event", async {
             loop {
                 if let Some((event, rest)) = self.text.split_once("\n\n") {

@@ -1,4 +1,4 @@
-//! Central end to end: real HTTP, real TLS, real SQLite, and a node that
+//! Central end to end: real HTTP, real TLS, real databases, and a node that
 //! speaks NodeLink as roostd does.
 
 // A test that panics has failed, which is what these are for.
@@ -9,6 +9,10 @@ mod harness;
 mod lifecycle;
 mod node;
 mod node_api;
+#[path = "../support/postgres.rs"]
+#[allow(dead_code, reason = "shared with the tests inside the crate")]
+mod postgres;
+mod replicas;
 mod rest;
 mod session;
 mod start;

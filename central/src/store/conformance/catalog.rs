@@ -19,6 +19,17 @@ pub(super) async fn a_template_needs_its_profile(bench: Bench) {
     assert_eq!(bench.own().template("t".parse().unwrap()).await.unwrap(), Some(changed));
 }
 
+pub(super) async fn replicas_that_start_together_make_one_admin_token(bench: Bench) {
+    let secrets: Vec<_> = (0..6).map(|_| Secret::random("rat")).collect();
+    let own = bench.own();
+    let kept = futures::future::join_all(secrets.iter().map(|s| own.add_first_admin_token(s.hash(), 1))).await;
+    let kept: Vec<_> = kept.into_iter().map(Result::unwrap).collect();
+    assert_eq!(kept.iter().filter(|is_kept| **is_kept).count(), 1);
+    for (secret, is_kept) in secrets.iter().zip(kept) {
+        assert_eq!(bench.store.system().find_api_token(secret.hash()).await.unwrap().is_some(), is_kept);
+    }
+}
+
 pub(super) async fn a_new_admin_token_replaces_the_old_one(bench: Bench) {
     let (old, new) = (Secret::random("rat"), Secret::random("rat"));
     assert!(!bench.own().has_admin_token().await.unwrap());

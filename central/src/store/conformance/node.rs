@@ -137,6 +137,8 @@ pub(super) async fn heartbeat_times_and_old_rows(bench: Bench) {
     let system = bench.store.system();
     assert_eq!(system.heartbeat_times().await.unwrap(), [(bench.node.clone(), None)]);
     system.save_heartbeat_times(vec![(bench.node.clone(), 77)]).await.unwrap();
+    // An older time of another replica.
+    system.save_heartbeat_times(vec![(bench.node.clone(), 76)]).await.unwrap();
     assert_eq!(system.heartbeat_times().await.unwrap(), [(bench.node.clone(), Some(77))]);
     let keyed = NewSandbox { idempotency: Some(("key".into(), "a".into())), ..bench.new_sandbox(None) };
     bench.own().create_sandbox(keyed.clone(), place()).await.unwrap();
@@ -145,6 +147,16 @@ pub(super) async fn heartbeat_times_and_old_rows(bench: Bench) {
     assert_eq!(system.expire(1_001).await.unwrap(), 2);
     let again = NewSandbox { id: SandboxId::random(), ..keyed };
     assert!(!bench.own().create_sandbox(again, place()).await.unwrap().replayed);
+}
+
+pub(super) async fn the_replica_of_the_last_session_is_known(bench: Bench) {
+    let system = bench.store.system();
+    let holder = async || system.link_node(bench.node.clone()).await.unwrap().unwrap().held_by;
+    assert_eq!(holder().await, None);
+    system.hold_node(bench.node.clone(), "central-0".into(), 80).await.unwrap();
+    system.hold_node(bench.node.clone(), "central-1".into(), 90).await.unwrap();
+    assert_eq!(holder().await.as_deref(), Some("central-1"));
+    assert_eq!(system.heartbeat_times().await.unwrap(), [(bench.node.clone(), Some(90))]);
 }
 
 pub(super) async fn a_generation_is_raised_above_the_nodes_own(bench: Bench) {

@@ -7,7 +7,8 @@ use crate::clock;
 use crate::store::StoreError;
 
 /// Every migration, append only: number n brings version n-1 to n.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_begin.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/0001_begin.sql"), include_str!("../migrations/0002_replicas.sql")];
 
 /// The newest version of the schema.
 pub(in crate::store) fn newest() -> i64 {

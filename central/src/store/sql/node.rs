@@ -11,9 +11,11 @@ use crate::place::Room;
 use crate::store::{DeleteNodeError, EnrolError, Enrolment, ImageOnNodes, LinkNode, NodeRecord, StoreError};
 
 const TABLE: &str = "nodes";
-const COLUMNS: &str = "id, name, status, cpu_requested_millis, memory_requested_bytes, sandboxes, enrolled_at_unix_ms";
+/// What [`read`] reads.
+pub(super) const COLUMNS: &str =
+    "id, name, status, cpu_requested_millis, memory_requested_bytes, sandboxes, enrolled_at_unix_ms";
 
-fn read(row: &dyn Row) -> Result<NodeRecord, StoreError> {
+pub(super) fn read(row: &dyn Row) -> Result<NodeRecord, StoreError> {
     Ok(NodeRecord {
         id: parsed(row, TABLE, "id")?,
         name: text(row, "name")?,
@@ -118,14 +120,21 @@ fn insert(tx: &dyn Transaction, tenant: &TenantId, new: &Enrolment) -> Result<()
 }
 
 pub(super) fn link_node(tx: &dyn Transaction, id: &NodeId) -> Result<Option<LinkNode>, StoreError> {
-    let sql = "SELECT name, instance_id, desired_generation FROM nodes WHERE id = $1";
+    let sql = "SELECT name, instance_id, desired_generation, held_by FROM nodes WHERE id = $1";
     first(tx, sql, values![id.as_str()], |row| {
         Ok(LinkNode {
             name: text(row, "name")?,
             instance_id: text(row, "instance_id")?,
             desired_generation: count(row, "desired_generation")?,
+            held_by: row.text("held_by")?.map(String::from),
         })
     })
+}
+
+/// Notes which replica has the session of a node, and that the node was heard.
+pub(super) fn hold(tx: &dyn Transaction, id: &NodeId, replica: &str, now_unix_ms: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE nodes SET held_by = $1, last_heartbeat_unix_ms = $2 WHERE id = $3";
+    tx.execute(sql, values![replica, int(now_unix_ms), id.as_str()]).map(drop)
 }
 
 /// The room of every node of the tenant.
@@ -235,6 +244,8 @@ pub(super) fn heartbeat_times(tx: &dyn Transaction) -> Result<Vec<(NodeId, Optio
 }
 
 pub(super) fn save_heartbeat_times(tx: &dyn Transaction, times: &[(NodeId, u64)]) -> Result<(), StoreError> {
-    let sql = "UPDATE nodes SET last_heartbeat_unix_ms = $1 WHERE id = $2";
+    // Another replica may have heard the node later.
+    let sql = "UPDATE nodes SET last_heartbeat_unix_ms = $1 \
+               WHERE id = $2 AND (last_heartbeat_unix_ms IS NULL OR last_heartbeat_unix_ms < $1)";
     times.iter().try_for_each(|(id, at)| tx.execute(sql, values![int(*at), id.as_str()]).map(drop))
 }

@@ -8,7 +8,7 @@ use roost_proto::model::{ImageInfo, ImageRef, Profile, Sandbox, Template};
 
 use tokio_util::sync::DropGuard;
 
-use super::{Queues, heartbeat, node, sandbox, template, token};
+use super::{Queues, Transaction, heartbeat, node, sandbox, template, token};
 use crate::secret::SecretHash;
 use crate::store::*;
 
@@ -16,25 +16,29 @@ use crate::store::*;
 #[derive(Debug, Clone)]
 pub struct SqlStore {
     queues: Queues,
-    /// Ends what the driver runs beside its queues.
-    _guard: Option<Arc<DropGuard>>,
+    /// Ends the change feed, where other replicas may change things too.
+    feed: Option<Arc<DropGuard>>,
 }
 
 impl SqlStore {
     /// A store that hands its work to these queues.
     pub(in crate::store) fn new(queues: Queues) -> Self {
-        Self { queues, _guard: None }
+        Self { queues, feed: None }
     }
 
-    /// The same, with a guard whose end ends what else the driver runs.
-    pub(in crate::store) fn with_guard(queues: Queues, guard: DropGuard) -> Self {
-        Self { queues, _guard: Some(Arc::new(guard)) }
+    /// The same on a database that replicas share, with what ends its feed.
+    pub(in crate::store) fn with_feed(queues: Queues, feed: DropGuard) -> Self {
+        Self { queues, feed: Some(Arc::new(feed)) }
     }
 }
 
 impl Store for SqlStore {
     fn tenant(&self, tenant: &TenantId) -> Box<dyn TenantStore> {
         Box::new(SqlTenant { queues: self.queues.clone(), tenant: tenant.clone() })
+    }
+
+    fn is_shared(&self) -> bool {
+        self.feed.is_some()
     }
 
     fn system(&self) -> Box<dyn SystemStore> {
@@ -155,6 +159,13 @@ impl TenantStore for SqlTenant {
             .await
     }
 
+    async fn add_first_admin_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<bool, StoreError> {
+        let tenant = self.tenant.clone();
+        let add =
+            move |tx: &dyn Transaction, _: &mut Vec<Change>| token::add_first_admin(tx, &tenant, &secret, now_unix_ms);
+        self.queues.write("add_first_admin_token", add).await
+    }
+
     async fn has_admin_token(&self) -> Result<bool, StoreError> {
         let tenant = self.tenant.clone();
         self.queues.read("has_admin_token", move |tx| token::has_admin(tx, &tenant)).await
@@ -177,6 +188,10 @@ impl SystemStore for SqlSystem {
 
     async fn link_node(&self, id: NodeId) -> Result<Option<LinkNode>, StoreError> {
         self.queues.read("link_node", move |tx| node::link_node(tx, &id)).await
+    }
+
+    async fn hold_node(&self, id: NodeId, replica: String, now_unix_ms: u64) -> Result<(), StoreError> {
+        self.queues.write_latest("hold_node", move |tx, _| node::hold(tx, &id, &replica, now_unix_ms)).await
     }
 
     async fn desired(&self, id: NodeId, base: Option<u64>) -> Result<Desired, StoreError> {
@@ -204,7 +219,7 @@ impl SystemStore for SqlSystem {
     }
 
     async fn save_heartbeat_times(&self, times: Vec<(NodeId, u64)>) -> Result<(), StoreError> {
-        self.queues.write("save_heartbeat_times", move |tx, _| node::save_heartbeat_times(tx, &times)).await
+        self.queues.write_latest("save_heartbeat_times", move |tx, _| node::save_heartbeat_times(tx, &times)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -39,6 +39,22 @@ pub(super) fn replace_admin(
     tx.execute(sql, values![id.as_str(), tenant.as_str(), ADMIN, secret.as_str(), int(now_unix_ms)]).map(drop)
 }
 
+/// Keeps an admin token where the tenant has none; whether it was kept.
+pub(super) fn add_first_admin(
+    tx: &dyn Transaction,
+    tenant: &TenantId,
+    secret: &SecretHash,
+    now_unix_ms: u64,
+) -> Result<bool, StoreError> {
+    // Changes nothing but makes replicas that start together take turns.
+    let sql = "UPDATE tenants SET created_at_unix_ms = created_at_unix_ms WHERE id = $1";
+    tx.execute(sql, values![tenant.as_str()])?;
+    if has_admin(tx, tenant)? {
+        return Ok(false);
+    }
+    replace_admin(tx, tenant, secret, now_unix_ms).map(|()| true)
+}
+
 pub(super) fn create_join_token(tx: &dyn Transaction, tenant: &TenantId, new: &NewJoinToken) -> Result<(), StoreError> {
     let sql = "INSERT INTO join_tokens (id, tenant_id, secret_sha256, created_at_unix_ms, expires_at_unix_ms) \
                VALUES ($1, $2, $3, $4, $5)";
