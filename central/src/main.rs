@@ -5,9 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use command::StoreCommand;
 use roost_central::app::{App, default_tenant, issue_join_token, keep_admin_token, new_admin_token};
 use roost_central::config::Config;
 use roost_central::{log, shutdown};
+
+mod command;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -36,6 +39,11 @@ enum Command {
     },
     /// Says whether the configuration can be used.
     CheckConfig,
+    /// Copies and checks the database of the configuration.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
 }
 
 /// Reads `90s`, `10m`, `1h` or `7d`.
@@ -76,6 +84,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         match arguments.command {
             Some(Command::AdminToken) => admin_token(&config).await,
             Some(Command::JoinToken { expires_in }) => join_token(&config, expires_in).await,
+            Some(Command::Store { ref command }) => command.run(&config).await,
             _ => serve(config).await,
         }
     })

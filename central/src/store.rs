@@ -8,6 +8,8 @@
 //!
 //! All implementations pass the one suite in `store/conformance.rs`.
 
+pub mod check;
+pub mod copy;
 mod database;
 mod error;
 mod types;

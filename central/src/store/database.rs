@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::postgres::{self, PostgresConfig};
+use super::sql::Queues;
 use super::sqlite::{self, SqliteConfig};
-use super::{ChangeSink, Store, StoreError};
+use super::{Change, ChangeSink, Store, StoreError};
 use crate::metrics::StoreMetrics;
 
 /// A database that central can keep its state in.
@@ -27,6 +28,29 @@ impl Database {
             Self::Sqlite(config) => Arc::new(sqlite::open(config, sink, metrics)?),
             Self::Postgres(config) => Arc::new(postgres::open(config, sink, metrics).await?),
         })
+    }
+}
+
+/// Nobody follows the changes of a copy.
+#[derive(Debug)]
+struct Nobody;
+
+impl ChangeSink for Nobody {
+    fn committed(&self, _: Vec<Change>) {}
+
+    fn gap(&self) {}
+}
+
+impl Database {
+    /// Opens it without a look at its schema.
+    pub(super) fn open_as_it_is(&self, may_create: bool) -> Result<Queues, StoreError> {
+        let (sink, metrics): (Arc<dyn ChangeSink>, _) = (Arc::new(Nobody), StoreMetrics::default());
+        match self {
+            Self::Sqlite(config) => sqlite::start(config, sink, metrics, may_create),
+            Self::Postgres(config) => {
+                postgres::start(&PostgresConfig { pool_size: 1, ..config.clone() }, &sink, metrics)
+            }
+        }
     }
 }
 

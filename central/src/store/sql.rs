@@ -11,11 +11,12 @@
 //! 32-bit number.
 
 mod call;
+pub(in crate::store) mod check;
 mod heartbeat;
 mod internal;
 pub(in crate::store) mod migrate;
 mod node;
-mod row;
+pub(in crate::store) mod row;
 mod sandbox;
 mod store;
 mod template;
@@ -37,6 +38,21 @@ pub(in crate::store) trait Transaction {
     fn query(&self, sql: &str, values: &[Value<'_>], each: &mut Visit<'_>) -> Result<(), StoreError>;
     /// Runs statements without values, separated by semicolons: for schemas.
     fn script(&self, sql: &str) -> Result<(), StoreError>;
+    /// Names of the tables that there are.
+    fn tables(&self) -> Result<Vec<String>, StoreError>;
+    /// Columns of a table; none where it does not exist.
+    fn columns(&self, table: &str) -> Result<Vec<Column>, StoreError>;
+    /// What the engine itself finds broken.
+    fn damage(&self) -> Result<Vec<String>, StoreError>;
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct Column {
+    /// Its name.
+    pub(in crate::store) name: String,
+    /// True for TEXT, false for BIGINT.
+    pub(in crate::store) is_text: bool,
 }
 
 /// Looks at one row; false = enough.

@@ -44,6 +44,26 @@ pub fn open(config: &SqliteConfig, sink: Arc<dyn ChangeSink>, metrics: StoreMetr
     Ok(SqlStore::new(Queues::new(writer_tx, reader_tx, metrics)))
 }
 
+/// The same without a look at the schema: for the commands that copy and check
+/// whole databases. The file must exist, unless it may be made.
+///
+/// # Errors
+/// [`StoreError::Open`].
+pub(super) fn start(
+    config: &SqliteConfig,
+    sink: Arc<dyn ChangeSink>,
+    metrics: StoreMetrics,
+    may_create: bool,
+) -> Result<Queues, StoreError> {
+    if !may_create && !config.path.exists() {
+        return Err(open_error(&config.path, std::io::Error::from(std::io::ErrorKind::NotFound)));
+    }
+    let (writer, reader) = (connect(config)?, connect(config)?);
+    let writer_tx = thread::spawn("store-writer", writer, sink.clone()).map_err(|e| open_error(&config.path, e))?;
+    let reader_tx = thread::spawn("store-reader", reader, sink).map_err(|e| open_error(&config.path, e))?;
+    Ok(Queues::new(writer_tx, reader_tx, metrics))
+}
+
 fn open_error(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
     StoreError::Open { path: path.display().to_string(), source: source.into() }
 }

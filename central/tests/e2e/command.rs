@@ -73,3 +73,30 @@ async fn it_serves_until_sigterm_and_prints_its_first_token_once() {
         assert_eq!(text(&output.stdout).starts_with("rat_"), is_first);
     }
 }
+
+#[tokio::test]
+async fn a_database_is_exported_imported_and_checked_by_command() {
+    use std::os::unix::fs::PermissionsExt;
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let source = write_config(from.path(), "");
+    let store = format!("[store]\nurl = \"{}\"\n", crate::postgres::Server::shared().database());
+    let target = write_config(to.path(), &store);
+    let token = text(&run(&source, &["admin-token"]).await.stdout);
+    assert!(token.starts_with("rat_"), "{token}");
+    let file = from.path().join("out.roost").display().to_string();
+    let exported = run(&source, &["store", "export", "--out", &file]).await;
+    assert!(exported.status.success() && text(&exported.stdout).contains("2 rows"), "{exported:?}");
+    assert_eq!(text(&exported.stderr), "", "a bar in a pipe");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let again = run(&source, &["store", "export", "--out", &file]).await;
+    assert!(again.status.code() == Some(1) && text(&again.stderr).contains(&file), "{again:?}");
+
+    let imported = run(&target, &["store", "import", "--in", &file]).await;
+    assert!(imported.status.success(), "{imported:?}");
+    let again = run(&target, &["store", "import", "--in", &file]).await;
+    assert!(again.status.code() == Some(1) && text(&again.stderr).contains("--force"), "{again:?}");
+    let checked = run(&target, &["store", "check", "-o", "json"]).await;
+    let report: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert!(checked.status.success() && report["schema"] == report["newest"], "{report}");
+    assert!(!text(&imported.stdout).contains(&token) && !text(&exported.stdout).contains(&token));
+}

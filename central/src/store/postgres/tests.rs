@@ -2,7 +2,7 @@
 
 #[path = "../../../tests/support/postgres.rs"]
 #[allow(dead_code, reason = "shared with the tests of the whole central")]
-pub(super) mod server;
+pub(in crate::store) mod server;
 
 mod faults;
 mod proxy;
@@ -17,7 +17,7 @@ use super::*;
 use server::Server;
 
 /// A configuration for a database of the shared server.
-fn config(url: &str) -> PostgresConfig {
+pub(in crate::store) fn config(url: &str) -> PostgresConfig {
     PostgresConfig {
         url: url.into(),
         password_file: None,

@@ -13,7 +13,8 @@ use tokio_postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_check
 use tokio_postgres::{Client, Statement};
 
 use crate::store::StoreError;
-use crate::store::sql::{Row, Transaction, Value, Visit};
+use crate::store::sql::row::{all, text};
+use crate::store::sql::{Column, Row, Transaction, Value, Visit};
 
 /// No answer in time.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +148,27 @@ impl Transaction for PostgresTransaction<'_> {
 
     fn script(&self, sql: &str) -> Result<(), StoreError> {
         self.wait(self.session.client.batch_execute(&bytewise(sql)))
+    }
+
+    fn tables(&self) -> Result<Vec<String>, StoreError> {
+        let sql =
+            "SELECT CAST(tablename AS TEXT) AS name FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1";
+        all(self, sql, &[], |row| text(row, "name"))
+    }
+
+    fn columns(&self, table: &str) -> Result<Vec<Column>, StoreError> {
+        let sql = "SELECT CAST(column_name AS TEXT) AS name, CAST(data_type AS TEXT) AS type \
+                   FROM information_schema.columns \
+                   WHERE table_schema = current_schema() AND CAST(table_name AS TEXT) = $1";
+        all(self, sql, &[table.into()], |row| {
+            Ok(Column { name: text(row, "name")?, is_text: text(row, "type")? == "text" })
+        })
+    }
+
+    fn damage(&self) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT CAST(conname AS TEXT) AS name FROM pg_constraint \
+                   WHERE connamespace = CAST(current_schema() AS regnamespace) AND NOT convalidated";
+        all(self, sql, &[], |row| Ok(format!("the constraint {} was never validated", text(row, "name")?)))
     }
 }
 

@@ -29,7 +29,6 @@ pub(in crate::store) enum Mode {
     /// their conditions, on rows that many want at the same time.
     WriteLatest,
     /// [`Mode::Read`] without a limit of time: for copies of everything.
-    #[expect(dead_code, reason = "the export of the next change uses it")]
     ReadLong,
     /// Writes without a limit of time, one at a time over all processes: for
     /// schemas and copies of everything.

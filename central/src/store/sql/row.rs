@@ -26,7 +26,7 @@ fn null(column: &str) -> StoreError {
 }
 
 /// Reads a text column.
-pub(super) fn text(row: &dyn Row, column: &str) -> Result<String, StoreError> {
+pub(in crate::store) fn text(row: &dyn Row, column: &str) -> Result<String, StoreError> {
     row.text(column)?.map(String::from).ok_or_else(|| null(column))
 }
 

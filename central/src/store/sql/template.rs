@@ -4,8 +4,18 @@ use roost_proto::id::{ProfileName, TemplateName, TenantId};
 use roost_proto::model::{Profile, Template};
 
 use super::row::{all, document, first, text, to_json};
-use super::{Transaction, values};
+use super::{Row, Transaction, values};
 use crate::store::{DeleteProfileError, PutTemplateError, StoreError};
+
+/// Whether the row holds a template: for checks.
+pub(super) fn read_template(row: &dyn Row) -> Result<(), StoreError> {
+    document::<Template>(row, "templates", "document").map(drop)
+}
+
+/// Whether the row holds a profile: for checks.
+pub(super) fn read_profile(row: &dyn Row) -> Result<(), StoreError> {
+    document::<Profile>(row, "profiles", "document").map(drop)
+}
 
 pub(super) fn templates(tx: &dyn Transaction, tenant: &TenantId) -> Result<Vec<Template>, StoreError> {
     let sql = "SELECT document FROM templates WHERE tenant_id = $1 ORDER BY name";

@@ -4,7 +4,8 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 
 use crate::store::StoreError;
-use crate::store::sql::{Row, Transaction, Value, Visit};
+use crate::store::sql::row::{all, text};
+use crate::store::sql::{Column, Row, Transaction, Value, Visit};
 
 impl From<rusqlite::Error> for StoreError {
     fn from(source: rusqlite::Error) -> Self {
@@ -47,6 +48,23 @@ impl Transaction for SqliteTransaction<'_> {
 
     fn script(&self, sql: &str) -> Result<(), StoreError> {
         Ok(self.0.execute_batch(sql)?)
+    }
+
+    fn tables(&self) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
+        all(self, sql, &[], |row| text(row, "name"))
+    }
+
+    fn columns(&self, table: &str) -> Result<Vec<Column>, StoreError> {
+        let sql = "SELECT name, type FROM pragma_table_info($1)";
+        all(self, sql, &[table.into()], |row| {
+            Ok(Column { name: text(row, "name")?, is_text: text(row, "type")? == "TEXT" })
+        })
+    }
+
+    fn damage(&self) -> Result<Vec<String>, StoreError> {
+        let found = all(self, "PRAGMA integrity_check", &[], |row| text(row, "integrity_check"))?;
+        Ok(found.into_iter().filter(|line| line != "ok").collect())
     }
 }
 
