@@ -5,6 +5,7 @@
 
 mod image;
 mod node;
+mod restart;
 mod sandbox;
 
 use crate::model::FieldError;

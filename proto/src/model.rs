@@ -8,6 +8,7 @@ mod node;
 mod problem;
 mod pull;
 mod resources;
+mod restart;
 mod sandbox;
 mod spec;
 mod template;
@@ -17,6 +18,7 @@ pub use node::{Node, NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodePhase
 pub use problem::{FieldError, Problem};
 pub use pull::{LayerProgress, LayerState, PullPolicy, PullStep};
 pub use resources::{MAX_SHM_BYTES, MIN_SHM_BYTES, Resources};
+pub use restart::{LastEnd, OomVictim, OutOfMemory, Part, Restart, RestartPolicy};
 pub use sandbox::{CreateSandbox, DisplayState, Observed, Page, Phase, RunState, Sandbox, Stage, StageTiming, Usage};
 pub use spec::{DisplayKind, DisplaySpec, Isolation, Readiness, SandboxSpec, WindowManager};
 pub use template::{Profile, Template, resolve};

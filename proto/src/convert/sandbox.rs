@@ -3,13 +3,13 @@
 use super::image::pull_policy_or;
 use super::{InvalidMessage, WireEnum, optional, parse, require, wire_enum};
 use crate::model::{
-    DisplayKind, DisplaySpec, DisplayState, Isolation, Observed, Phase, PullPolicy, Readiness, Resources, RunState,
-    SandboxSpec, Stage, StageTiming, Usage, Validate, WindowManager,
+    DisplayKind, DisplaySpec, DisplayState, Isolation, Observed, OutOfMemory, Phase, PullPolicy, Readiness, Resources,
+    RunState, SandboxSpec, Stage, StageTiming, Usage, Validate, WindowManager,
 };
 use crate::types as wire;
 
 wire_enum!(DisplayKind, wire::DisplayKind, "display.kind", { Xvfb <=> Xvfb });
-wire_enum!(WindowManager, wire::WindowManager, "window_manager", { None <=> None, Image <=> Image });
+wire_enum!(WindowManager, wire::WindowManager, "window_manager", { None <=> None, Image <=> Image, Platform <=> Platform });
 wire_enum!(RunState, wire::RunState, "run_state", { Running <=> Running, Stopped <=> Stopped, Deleted <=> Deleted });
 wire_enum!(Phase, wire::Phase, "phase", {
     Pending <=> Pending, Starting <=> Starting, Ready <=> Ready, Stopping <=> Stopping,
@@ -37,6 +37,7 @@ impl From<SandboxSpec> for wire::SandboxSpec {
             isolation: Some(wire::Isolation { nested_user_namespaces: spec.isolation.nested_user_namespaces }),
             stop_grace_ms: spec.stop_grace_ms,
             start_timeout_ms: spec.start_timeout_ms,
+            restart: Some(spec.restart.into()),
         }
     }
 }
@@ -59,6 +60,7 @@ impl TryFrom<wire::SandboxSpec> for SandboxSpec {
             isolation: spec.isolation.unwrap_or_default().into(),
             stop_grace_ms: spec.stop_grace_ms,
             start_timeout_ms: spec.start_timeout_ms,
+            restart: spec.restart.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         };
         spec.validate().map_err(InvalidMessage)?;
         Ok(spec)
@@ -186,6 +188,10 @@ impl wire::SandboxObserved {
             starts: o.starts,
             exit_code: o.exit_code,
             usage: o.usage.map(Into::into),
+            restarts: o.restarts,
+            next_restart_at_unix_ms: o.next_restart_at_unix_ms.unwrap_or_default(),
+            last_end: o.last_end.map(Into::into),
+            out_of_memory: (o.out_of_memory != OutOfMemory::default()).then(|| o.out_of_memory.into()),
         }
     }
 }
@@ -207,6 +213,10 @@ impl TryFrom<wire::SandboxObserved> for Observed {
             starts: o.starts,
             exit_code: o.exit_code,
             usage: o.usage.map(Into::into),
+            restarts: o.restarts,
+            next_restart_at_unix_ms: (o.next_restart_at_unix_ms != 0).then_some(o.next_restart_at_unix_ms),
+            last_end: o.last_end.map(TryInto::try_into).transpose()?,
+            out_of_memory: o.out_of_memory.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -215,12 +225,14 @@ impl TryFrom<wire::SandboxObserved> for Observed {
 mod tests {
     use super::*;
     use crate::id::SandboxId;
+    use crate::model::{LastEnd, OomVictim, Part};
 
     fn spec() -> SandboxSpec {
         serde_json::from_str(
             r#"{"template":"desktop","image":"roost/desktop","command":["/bin/true","x"],"env":{"A":"b"},
                 "working_dir":"/tmp","pull_policy":"always","display":{"glx":true},"readiness":{"window_title":"Roost"},
-                "isolation":{"nested_user_namespaces":true}}"#,
+                "isolation":{"nested_user_namespaces":true},
+                "restart":{"application":"always","display":"on-failure","backoff_ms":100}}"#,
         )
         .unwrap()
     }
@@ -259,10 +271,28 @@ mod tests {
             display: Some(DisplayState { number: 0 }),
             exit_code: Some(0),
             usage: Some(Usage { memory_bytes: 1, cpu_us: 2, shm_bytes: 3, pids: 4 }),
+            restarts: 5,
+            next_restart_at_unix_ms: Some(6),
+            last_end: Some(LastEnd {
+                part: Part::Display,
+                reason: "display-exited".into(),
+                exit_code: Some(0),
+                at_unix_ms: 7,
+            }),
+            out_of_memory: OutOfMemory {
+                kills: 8,
+                last: Some(OomVictim { process: "hog".into(), pid: 9, part: Part::Application, at_unix_ms: 10 }),
+            },
             ..Observed::pending()
         };
         let message = wire::SandboxObserved::new(&SandboxId::random(), observed.clone());
         assert_eq!(Observed::try_from(message), Ok(observed));
+    }
+
+    #[test]
+    fn a_spec_of_a_peer_without_restart_policies_gets_the_defaults() {
+        let message = wire::SandboxSpec { restart: None, ..spec().into() };
+        assert_eq!(SandboxSpec::try_from(message).unwrap().restart, crate::model::Restart::default());
     }
 
     #[test]

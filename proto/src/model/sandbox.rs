@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::spec::check_env;
-use super::{FieldError, SandboxSpec, Validate};
+use super::{FieldError, LastEnd, OutOfMemory, SandboxSpec, Validate};
 use crate::id::{NodeId, ProfileName, SandboxId, SandboxName, TemplateName, TenantId};
 
 /// What is wanted of a sandbox.
@@ -213,6 +213,19 @@ pub struct Observed {
     /// What it uses now, as of the last sample.
     #[serde(default)]
     pub usage: Option<Usage>,
+    /// How often a part of it was made again after it ended by itself.
+    #[serde(default)]
+    pub restarts: u32,
+    /// Unix time of the next such restart, in milliseconds; present while it
+    /// is waited for.
+    #[serde(default)]
+    pub next_restart_at_unix_ms: Option<u64>,
+    /// The last end that nobody asked for.
+    #[serde(default)]
+    pub last_end: Option<LastEnd>,
+    /// Processes that the kernel killed for want of memory.
+    #[serde(default)]
+    pub out_of_memory: OutOfMemory,
 }
 
 impl Observed {
@@ -232,6 +245,10 @@ impl Observed {
             starts: 0,
             exit_code: None,
             usage: None,
+            restarts: 0,
+            next_restart_at_unix_ms: None,
+            last_end: None,
+            out_of_memory: OutOfMemory::default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FieldError, ImageRef, PullPolicy, Resources, Validate};
+use super::{FieldError, ImageRef, PullPolicy, Resources, Restart, Validate};
 use crate::id::TemplateName;
 
 /// Smallest and largest screen edge, in pixels.
@@ -61,6 +61,9 @@ pub struct SandboxSpec {
     /// Time that a start may take until Ready, in milliseconds.
     #[serde(default = "default_start_timeout_ms")]
     pub start_timeout_ms: u32,
+    /// What is made again when it ends by itself.
+    #[serde(default, skip_serializing_if = "Restart::is_default")]
+    pub restart: Restart,
 }
 
 /// Two seconds: a window manager ends at once, a browser needs a moment to
@@ -116,6 +119,8 @@ pub enum WindowManager {
     /// The workload image starts one; Ready waits until it manages the screen.
     #[default]
     Image,
+    /// Roost runs one beside the X server, for images that have none.
+    Platform,
 }
 
 /// What must hold before Ready, beyond X, window manager and first frame.
@@ -188,6 +193,7 @@ impl Validate for SandboxSpec {
             ));
         }
         check_times(self.stop_grace_ms, self.start_timeout_ms, path, errors);
+        self.restart.check(&field("restart."), errors);
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::{check_env, check_times, default_start_timeout_ms, default_stop_grace_ms};
 use super::{
-    DisplaySpec, FieldError, ImageRef, Isolation, PullPolicy, Readiness, Resources, SandboxSpec, Validate,
+    DisplaySpec, FieldError, ImageRef, Isolation, PullPolicy, Readiness, Resources, Restart, SandboxSpec, Validate,
     WindowManager,
 };
 use crate::id::{ProfileName, TemplateName};
@@ -52,6 +52,9 @@ pub struct Template {
     /// What must hold before Ready, beyond X, window manager and first frame.
     #[serde(default)]
     pub readiness: Readiness,
+    /// What is made again when it ends by itself.
+    #[serde(default, skip_serializing_if = "Restart::is_default")]
+    pub restart: Restart,
 }
 
 /// What a sandbox may use.
@@ -77,6 +80,7 @@ impl Validate for Template {
         check_env(&self.env, path, errors);
         self.display.check(&format!("{path}display."), errors);
         check_times(self.stop_grace_ms, self.start_timeout_ms, path, errors);
+        self.restart.check(&format!("{path}restart."), errors);
     }
 }
 
@@ -107,6 +111,7 @@ pub fn resolve(template: &Template, profile: &Profile, env: &BTreeMap<String, St
         isolation: profile.isolation,
         stop_grace_ms: template.stop_grace_ms,
         start_timeout_ms: template.start_timeout_ms,
+        restart: template.restart,
     }
 }
 
