@@ -14,7 +14,8 @@ pub mod x11;
 pub use cookie::{Cookie, CookieError, Owner};
 pub use encode::{Screenshot, ScreenshotError, Screenshots};
 pub use framebuffer::{Frame, Framebuffer, Geometry, ReadFramebufferError};
-pub use server::{ReadyError, ReadyFifo, ServerPaths};
+pub use server::{PlatformManager, ReadyError, ReadyFifo, ServerPaths, StartManagerError};
 pub use x11::{
     WindowInfo, WindowManagerInfo, XAddress, XError, paint_background, wait_for_window_manager, wait_for_window_title,
+    window_manager_lost,
 };

@@ -14,13 +14,14 @@ use roost_proto::model::DisplaySpec;
 use roostd::display::server::{self, ServerPaths};
 use roostd::display::{
     Cookie, Framebuffer, Geometry, Owner, ReadyError, ReadyFifo, Screenshots, XAddress, XError,
-    wait_for_window_manager, wait_for_window_title,
+    wait_for_window_manager, wait_for_window_title, window_manager_lost,
 };
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use x11rb::connection::Connection;
 use x11rb::protocol::xproto::{
-    AtomEnum, ConnectionExt as _, CreateGCAux, CreateWindowAux, PropMode, Rectangle, WindowClass,
+    AtomEnum, ConnectionExt as _, CreateGCAux, CreateWindowAux, DestroyNotifyEvent, EventMask, PropMode, Rectangle,
+    WindowClass,
 };
 use x11rb::rust_connection::{DefaultStream, RustConnection};
 use x11rb::wrapper::ConnectionExt as _;
@@ -60,7 +61,12 @@ fn soon() -> Instant {
 
 fn paths(files: &Path) -> ServerPaths {
     let path = |name| files.join(name).to_str().unwrap().to_owned();
-    ServerPaths { ready_fifo: path("displayfd"), framebuffer_dir: path("fb"), authority: path("xauth") }
+    ServerPaths {
+        ready_fifo: path("displayfd"),
+        framebuffer_dir: path("fb"),
+        authority: path("xauth"),
+        manager_dir: path(""),
+    }
 }
 
 impl Display {
@@ -107,6 +113,12 @@ impl Display {
         tokio::spawn(async move { Ok(wait_for_window_manager(&address, soon()).await?.name) })
     }
 
+    /// Waits until the window manager is lost, with this grace for another.
+    fn lose_window_manager(&self, grace: Duration) -> JoinHandle<Result<(), XError>> {
+        let address = self.address.clone();
+        tokio::spawn(async move { window_manager_lost(&address, grace).await })
+    }
+
     fn wait_for_title(&self, text: &'static str) -> JoinHandle<Result<String, XError>> {
         let address = self.address.clone();
         tokio::spawn(async move { Ok(wait_for_window_title(&address, text, soon()).await?.title) })
@@ -117,6 +129,7 @@ impl Display {
 trait Does {
     fn root(&self) -> u32;
     fn window(&self, parent: u32) -> u32;
+    fn manage(&self) -> u32;
     fn atom(&self, name: &str) -> u32;
     fn name_in(&self, window: u32, title: &str);
     fn check_in(&self, window: u32, check: u32);
@@ -134,6 +147,14 @@ impl Does for RustConnection {
         let class = WindowClass::INPUT_OUTPUT;
         self.create_window(0, window, parent, 0, 0, 50, 50, 0, class, 0, &aux).unwrap().check().unwrap();
         window
+    }
+
+    /// Becomes the window manager; returns its window.
+    fn manage(&self) -> u32 {
+        let check = self.window(self.root());
+        self.check_in(check, check);
+        self.check_in(self.root(), check);
+        check
     }
 
     fn atom(&self, name: &str) -> u32 {
@@ -203,6 +224,57 @@ async fn a_manager_that_names_a_window_which_is_gone_does_not_count() {
     manager.check_in(check, check);
     manager.check_in(manager.root(), check);
     assert_eq!(waiting.await.unwrap().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_window_manager_is_lost_with_its_connection_and_not_before() {
+    let display = Display::start().await;
+    let manager = display.client();
+    let check = manager.manage();
+    let waiting = display.lose_window_manager(Duration::from_millis(100));
+    a_while().await;
+    // What happens on a desktop all day, and a client's lie.
+    manager.name_in(manager.root(), "busy");
+    let event = DestroyNotifyEvent { response_type: 17, sequence: 0, event: check, window: check };
+    let liar = display.client();
+    liar.send_event(false, check, EventMask::STRUCTURE_NOTIFY, event).unwrap().check().unwrap();
+    a_while().await;
+    assert!(!waiting.is_finished());
+    drop(manager);
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_window_manager_that_another_replaces_is_not_lost() {
+    let display = Display::start().await;
+    let first = display.client();
+    first.manage();
+    let waiting = display.lose_window_manager(Duration::from_secs(30));
+    a_while().await;
+    drop(first);
+    a_while().await;
+    let second = display.client();
+    second.manage();
+    a_while().await;
+    assert!(!waiting.is_finished());
+    // Each wait is its own: one without grace tells at once.
+    let strict = display.lose_window_manager(Duration::from_millis(50));
+    a_while().await;
+    drop(second);
+    strict.await.unwrap().unwrap();
+    assert!(!waiting.is_finished());
+}
+
+#[tokio::test]
+async fn an_end_of_the_server_is_no_loss_but_an_error() {
+    let mut display = Display::start().await;
+    let waiting = display.lose_window_manager(Duration::from_secs(30));
+    let manager = display.client();
+    manager.manage();
+    a_while().await;
+    display.server.kill().unwrap();
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(error, XError::Lost(_) | XError::Connect { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -73,7 +73,9 @@ impl Role {
     /// workload's processes, long before its X server.
     fn oom_score_adj(self) -> i32 {
         match self {
-            Self::Display => 100,
+            // As low as a program of the workload can bring itself where the
+            // runtime lacks CAP_SYS_RESOURCE, and never below the host's own.
+            Self::Display => 0,
             Self::Workload => 500,
         }
     }

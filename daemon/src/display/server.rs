@@ -4,10 +4,12 @@
 //! Xvfb. Xvfb writes its display number there once it listens: no polling for
 //! the socket, no race with a stale one.
 
+mod manager;
 mod ready;
 
 use roost_proto::model::{DisplayKind, DisplaySpec};
 
+pub use manager::{PlatformManager, StartManagerError};
 pub use ready::{ReadyError, ReadyFifo};
 
 /// Display number inside every sandbox: each has its own X socket directory.
@@ -30,6 +32,8 @@ pub struct ServerPaths {
     pub framebuffer_dir: String,
     /// Xauthority file with the cookie.
     pub authority: String,
+    /// Directory of the files of [`PlatformManager`].
+    pub manager_dir: String,
 }
 
 impl ServerPaths {
@@ -39,6 +43,8 @@ impl ServerPaths {
     pub const FRAMEBUFFER_DIR: &str = "/run/roost/fb";
     /// Path of the Xauthority file in the display container.
     pub const AUTHORITY: &str = "/run/roost/xauth";
+    /// Where all of them lie in the display container.
+    pub const DIR: &str = "/run/roost";
 }
 
 impl Default for ServerPaths {
@@ -48,6 +54,7 @@ impl Default for ServerPaths {
             ready_fifo: Self::READY_FIFO.into(),
             framebuffer_dir: Self::FRAMEBUFFER_DIR.into(),
             authority: Self::AUTHORITY.into(),
+            manager_dir: Self::DIR.into(),
         }
     }
 }
@@ -64,6 +71,17 @@ pub fn socket_name(number: u32) -> String {
 #[must_use]
 pub fn lock_path(number: u32) -> String {
     format!("/tmp/.X{number}-lock")
+}
+
+/// As [`command`], with the window manager that Roost brings standing by: see
+/// [`PlatformManager`].
+#[must_use]
+pub fn command_with_manager(spec: &DisplaySpec, number: u32, paths: &ServerPaths) -> Vec<String> {
+    let mut command = command(spec, number, paths);
+    let file = |name: &str| format!("{}/{name}", paths.manager_dir);
+    command[2] = format!("{}{BECOME_SERVER}", manager::SUPERVISE);
+    command.splice(4..4, [file(PlatformManager::FIFO), file(PlatformManager::EXIT_CODE)]);
+    command
 }
 
 /// Program and arguments of the display container.
@@ -100,6 +118,15 @@ mod tests {
         assert!(line.contains(" Xvfb :7 -displayfd 3 -screen 0 1024x768x24 "), "{line}");
         assert!(line.contains(" -nolisten tcp "), "{line}");
         assert!(line.contains(" -auth /run/roost/xauth "), "{line}");
+    }
+
+    #[test]
+    fn the_window_manager_of_the_platform_stands_by_and_the_server_is_the_same() {
+        let (spec, paths) = (DisplaySpec::default(), ServerPaths::default());
+        let (plain, with) = (command(&spec, 0, &paths), command_with_manager(&spec, 0, &paths));
+        assert_eq!(with[4..6], ["/run/roost/wm", "/run/roost/wm-exit-code"]);
+        assert_eq!(with[6..], plain[4..]);
+        assert!(with[2].ends_with(&plain[2]), "{}", with[2]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What the daemon asks the display server as an X client: is a window manager
-//! there, is a window with this title there.
+//! there, did it end, is a window with this title there.
 //!
 //! Every other client of the display is the sandbox's own and may be hostile:
 //! it may grab the server, so that our requests wait for ever, flood it with
@@ -17,6 +17,7 @@ mod window_title;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -28,7 +29,7 @@ use x11rb_async::rust_connection::RustConnection;
 use super::cookie::Cookie;
 pub use background::paint_background;
 use stream::XStream;
-pub use window_manager::{WindowManagerInfo, wait_for_window_manager};
+pub use window_manager::{WindowManagerInfo, wait_for_window_manager, window_manager_lost};
 pub use window_title::{WindowInfo, wait_for_window_title};
 
 /// Shortest time between two looks at the screen: a client that changes
@@ -125,16 +126,27 @@ async fn with_connection<T>(
     event: &'static str,
     job: impl AsyncFnOnce(&Connection) -> Result<T, XError>,
 ) -> Result<T, XError> {
+    with_socket(address, deadline, event, async |connection, _socket| job(connection).await).await
+}
+
+/// As [`with_connection`]; the job may keep the socket beyond the connection.
+async fn with_socket<T>(
+    address: &XAddress,
+    deadline: Instant,
+    event: &'static str,
+    job: impl AsyncFnOnce(&Connection, Arc<UnixStream>) -> Result<T, XError>,
+) -> Result<T, XError> {
     let all = async {
         let mut socket = connect(&address.socket).await?;
         let setup = handshake::greet(&mut socket, &address.cookie).await?;
+        let socket = Arc::new(socket);
         let (connection, driver) =
-            RustConnection::for_connected_stream(XStream::new(socket), setup).map_err(XError::Greeting)?;
+            RustConnection::for_connected_stream(XStream::new(socket.clone()), setup).map_err(XError::Greeting)?;
         tokio::select! {
             // Neither arm is resumed after the other has ended, and the
             // connection ends with them: nothing can be half-done.
             Err(error) = driver => Err(XError::Lost(error)),
-            result = job(&connection) => result,
+            result = job(&connection, socket) => result,
         }
     };
     tokio::time::timeout_at(deadline, all).await.map_err(|_elapsed| XError::Deadline { event })?

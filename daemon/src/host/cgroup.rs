@@ -4,6 +4,8 @@
 //! container below it. cgroups-rs writes; samples are read directly, because
 //! a thousand sandboxes are sampled at once.
 
+mod oom;
+
 use std::path::{Path, PathBuf};
 
 use cgroups_rs::fs::cgroup_builder::CgroupBuilder;

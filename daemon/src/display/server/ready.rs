@@ -56,7 +56,7 @@ impl ReadyFifo {
     /// # Errors
     /// [`ReadyError::Create`].
     pub fn create_and_open(path: &Path, owner: Owner) -> Result<Self, ReadyError> {
-        match create(path, owner).and_then(|()| pipe::OpenOptions::new().open_receiver(path)) {
+        match create_fifo(path, owner).and_then(|()| pipe::OpenOptions::new().open_receiver(path)) {
             Ok(reader) => Ok(Self { reader }),
             Err(source) => Err(ReadyError::Create { path: path.to_owned(), source }),
         }
@@ -96,7 +96,7 @@ impl ReadyFifo {
 }
 
 /// Makes the FIFO. The server's side may have left anything in its place.
-fn create(path: &Path, owner: Owner) -> io::Result<()> {
+pub(super) fn create_fifo(path: &Path, owner: Owner) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::UnixStream;
 use x11rb::rust_connection::{PollMode, Stream};
@@ -19,13 +19,13 @@ use super::guard::PacketGuard;
 /// Carries no descriptors: the kernel closes those that a server sends.
 #[derive(Debug)]
 pub(super) struct XStream {
-    socket: UnixStream,
+    socket: Arc<UnixStream>,
     guard: Mutex<PacketGuard>,
 }
 
 impl XStream {
     /// Takes a socket whose handshake is done.
-    pub(super) fn new(socket: UnixStream) -> Self {
+    pub(super) fn new(socket: Arc<UnixStream>) -> Self {
         Self { socket, guard: Mutex::default() }
     }
 }

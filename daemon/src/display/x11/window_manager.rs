@@ -1,4 +1,6 @@
-//! Waits for a window manager.
+//! Waits for a window manager, and for its end.
+
+mod loss;
 
 use tokio::time::Instant;
 use x11rb::protocol::xproto::{AtomEnum, ChangeWindowAttributesAux, EventMask};
@@ -6,6 +8,8 @@ use x11rb_async::protocol::xproto::ConnectionExt as _;
 
 use super::atoms::Atoms;
 use super::{Connection, XAddress, XError, next_change, root, unless_gone, with_connection};
+
+pub use loss::window_manager_lost;
 
 /// The window manager of a screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
