@@ -24,7 +24,7 @@ use crate::node::debug::Inside;
 use crate::node::{exec::Execs, images::NodeImages, logs, samples::Samples, screenshots::Frames, status, usage};
 use crate::reconcile::ledger::LedgerError;
 use crate::reconcile::plan::plan;
-use crate::reconcile::{events, startup};
+use crate::reconcile::{events, kills, startup};
 use crate::sandbox::image::Images;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::manager::Limits;
@@ -120,6 +120,7 @@ impl App {
         reporter.report().await;
         tasks.spawn("node-status", reporter.run());
         tasks.spawn("containerd-events", events::follow(node.client.clone(), manager.clone(), containerd_up));
+        tasks.spawn("kernel-log", kills::follow(manager.clone()));
         tasks.spawn("usage", usage::sample(node.clone(), manager.clone()));
         tasks.spawn("log-rotation", logs::rotate(node.layout.logs(), config.sandboxes.log_max_bytes));
         tasks.spawn("screenshot-buffers", release_buffers(node.screenshots.clone()));

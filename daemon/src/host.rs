@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod files;
+pub mod kernel_log;
 pub mod limits;
 pub mod lock;
 pub mod mount;

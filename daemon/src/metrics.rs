@@ -12,11 +12,12 @@ mod starts;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use roost_proto::model::StageTiming;
+use roost_proto::model::{Part, StageTiming};
 
 use crate::tasks::Tasks;
 pub use samples::{NodeSample, SampleSource, SandboxSample};
@@ -28,6 +29,12 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Prometheus.
 const PREFIX: &str = "roost";
 
+/// A part of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabels {
+    part: &'static str,
+}
+
 /// Counts what happens; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -38,6 +45,8 @@ struct Inner {
     registry: Registry,
     starts: Starts,
     failures: Family<ReasonLabels, Counter>,
+    restarts: Family<PartLabels, Counter>,
+    oom_kills: Counter,
     source: Arc<OnceLock<Arc<dyn SampleSource>>>,
 }
 
@@ -58,9 +67,14 @@ impl Metrics {
         let starts = Starts::register(roost);
         let failures = Family::default();
         roost.register("sandbox_failures", "Ready sandboxes that failed, by their reason", failures.clone());
+        let restarts = Family::default();
+        roost.register("sandbox_restarts", "Restarts by policy that began, by what had ended", restarts.clone());
+        let oom_kills = Counter::default();
+        let help = "Processes of sandboxes that the kernel killed for want of memory";
+        roost.register("sandbox_oom_kills", help, oom_kills.clone());
         let source: Arc<OnceLock<Arc<dyn SampleSource>>> = Arc::default();
         roost.register_collector(Box::new(samples::SampleCollector { source: Arc::clone(&source), tasks }));
-        Self { inner: Arc::new(Inner { registry, starts, failures, source }) }
+        Self { inner: Arc::new(Inner { registry, starts, failures, restarts, oom_kills, source }) }
     }
 
     /// Names what the values of node and sandboxes are read from at each
@@ -85,6 +99,16 @@ impl Metrics {
     /// A sandbox that was Ready failed; `reason` as in [`Self::start_failed`].
     pub fn sandbox_failed(&self, reason: &'static str) {
         self.inner.failures.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// A restart by policy began, after this part had ended.
+    pub fn restart_begun(&self, part: Part) {
+        self.inner.restarts.get_or_create(&PartLabels { part: part.as_str() }).inc();
+    }
+
+    /// The kernel killed `count` processes of a sandbox for want of memory.
+    pub fn oom_kills(&self, count: u64) {
+        self.inner.oom_kills.inc_by(count);
     }
 
     /// Everything as OpenMetrics text. Reads the sample source, so it blocks

@@ -17,6 +17,7 @@ pub mod manager;
 pub mod prepare;
 pub mod publisher;
 pub mod request_queue;
+pub mod restart;
 pub mod runtime;
 pub mod state;
 pub mod table;

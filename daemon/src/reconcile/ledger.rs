@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use roost_proto::id::SandboxId;
 use tokio::sync::{mpsc, oneshot};
 
-pub use record::{DecodeRecordError, Failure, Progress, ReadyRecord, Record, decode, encode};
+pub use record::{
+    Comeback, DecodeRecordError, Failure, OomProgress, Progress, ReadyRecord, Record, Recovery, decode, encode,
+};
 pub use sled_store::SledStore;
 
 /// Commits that may wait for the thread: one per request handler that can be

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use roost_proto::model::SandboxSpec;
+use roost_proto::model::{SandboxSpec, WindowManager};
 
 use super::image::PreparedImage;
 use super::layout::SandboxDirs;
@@ -26,13 +26,17 @@ fn bind(source: std::path::PathBuf, target: &'static str, writable: bool) -> Bin
 /// MIT-SHM are readable by their owner alone.
 #[must_use]
 pub fn display_program(spec: &SandboxSpec, number: u32, workload: &PreparedImage) -> Program {
-    Program {
-        args: server::command(&spec.display, number, &server::ServerPaths::default()),
-        env: vec![format!("PATH={DEFAULT_PATH}")],
-        cwd: "/".into(),
-        user: User { groups: Vec::new(), ..user_of(workload) },
-        terminal: false,
-    }
+    let paths = server::ServerPaths::default();
+    let mut env = vec![format!("PATH={DEFAULT_PATH}")];
+    let args = match spec.window_manager {
+        WindowManager::Platform => {
+            // For the window manager, which the server's shell starts.
+            env.extend([format!("DISPLAY=:{number}"), format!("XAUTHORITY={XAUTHORITY}")]);
+            server::command_with_manager(&spec.display, number, &paths)
+        }
+        WindowManager::None | WindowManager::Image => server::command(&spec.display, number, &paths),
+    };
+    Program { args, env, cwd: "/".into(), user: User { groups: Vec::new(), ..user_of(workload) }, terminal: false }
 }
 
 /// What the display container sees of the host.

@@ -1,11 +1,18 @@
 //! The one task that owns one sandbox.
 //!
-//! Two inputs only: what is desired, and hints that a container ended. The
-//! loop: compare, take one step, publish, again.
+//! Few inputs: what is desired, hints that a container ended, a window manager
+//! that is lost, memory that ran out, the time of a restart. The loop: compare,
+//! take one step, publish, again.
+
+mod adopt;
+mod ends;
+mod oom;
+
+pub use oom::LastKills;
 
 use std::sync::Arc;
 
-use roost_proto::model::{RunState, Stage};
+use roost_proto::model::{OomVictim, RunState, Stage};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::Desired;
 use super::ensure::{Ended, Watch};
 use super::failure::{StartError, chain};
-use super::publisher::Publisher;
+use super::publisher::{Publisher, unix_ms};
+use super::restart::Scope;
 use super::runtime::{Services, Start};
 use super::state::{Phase, Step, next_step};
 use crate::containerd::{Role, TaskStatus};
@@ -21,8 +29,8 @@ use crate::reconcile::ledger::{Change, Failure, Progress, ReadyRecord, Record};
 
 /// First and longest wait before something is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// How long a running desktop may take to answer at its adoption.
-const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time between two looks at a clock that may be set.
+const CLOCK_PERIOD: Duration = Duration::from_secs(10);
 
 /// What existed of a sandbox when its driver began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,6 +50,42 @@ pub struct Accepted {
     pub durable_at: Instant,
 }
 
+/// What a resting driver wakes up for.
+#[derive(Debug)]
+enum Event {
+    /// A newer wish.
+    Wish,
+    /// A container ended.
+    Ended(Ended),
+    /// The window manager is gone; its exit code.
+    ManagerLost(Option<i32>),
+    /// The kernel killed something.
+    MemoryRanOut,
+    /// The time of a restart came.
+    Due,
+}
+
+/// The event of a channel; one that is closed says that the daemon shuts down.
+async fn or_shutdown(changed: Result<(), watch::error::RecvError>, event: Event) -> Event {
+    match changed {
+        Ok(()) => event,
+        Err(_closed) => std::future::pending().await,
+    }
+}
+
+/// Waits for the time of a restart; without one, for ever. The clock may be
+/// set meanwhile: it is looked at again and again.
+async fn until_due(phase: &Phase) {
+    let Phase::Backoff(comeback) = phase else { return std::future::pending().await };
+    loop {
+        let left_ms = comeback.at_unix_ms.saturating_sub(unix_ms());
+        if left_ms == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(left_ms).min(CLOCK_PERIOD)).await;
+    }
+}
+
 /// All that a driver owns.
 #[derive(Debug)]
 pub struct Driver {
@@ -55,6 +99,11 @@ pub struct Driver {
     pub desired: watch::Receiver<Arc<Desired>>,
     /// Hints that a container may have ended.
     pub hints: watch::Receiver<u64>,
+    /// The process of this sandbox that the kernel killed last for want of
+    /// memory. A change without a new one means: look at the counters.
+    pub victims: watch::Receiver<Option<OomVictim>>,
+    /// When the kernel was last seen to kill something in it.
+    pub last_kills: LastKills,
     /// The newest hint from before the present containers were made.
     pub hints_before: u64,
     /// What the outside sees.
@@ -82,7 +131,7 @@ impl Driver {
         loop {
             let desired = self.desired.borrow_and_update().clone();
             self.record.desired = (*desired).clone();
-            phase = match next_step(&desired, &phase, self.progress.restarts_done) {
+            phase = match next_step(&desired, &phase, self.progress.restarts_done, unix_ms()) {
                 Step::Rest => {
                     self.publisher.settle(&desired, &phase);
                     if phase == Phase::Gone {
@@ -91,84 +140,48 @@ impl Driver {
                     self.rest(&desired, phase).await
                 }
                 Step::Start => self.start(&desired, &phase).await,
+                Step::Again(scope) => self.start_again(&desired, scope).await,
                 Step::Stop => self.stop(&desired).await,
                 Step::Delete => self.delete(&desired).await,
             };
         }
     }
 
-    /// Finds out where an existing sandbox is. What an earlier daemon was in
-    /// the middle of counts as Stopping: the next step clears it away.
-    async fn adopt(&mut self, found: Found) -> Phase {
-        if self.accepted.is_some() {
-            return Phase::Pending;
-        }
-        let desired = self.desired.borrow().clone();
-        let phase = match (self.progress.failure.clone(), found.display, found.workload) {
-            (Some(failure), _, _) => {
-                self.tear_down(&desired, Duration::ZERO).await;
-                Phase::Failed(failure)
-            }
-            // A shim that is slow to answer is no reason to end a desktop.
-            (
-                None,
-                Some(TaskStatus::Running | TaskStatus::Unknown),
-                Some(TaskStatus::Running | TaskStatus::Unknown),
-            ) => self.adopt_running(&desired).await,
-            (None, _, Some(TaskStatus::Stopped(exit_code))) if self.progress.ready.is_some() => {
-                self.fail_exited(&desired, Ended { role: Role::Workload, exit_code: Some(exit_code) }).await
-            }
-            _ => Phase::Stopping,
-        };
-        let ready = self.progress.ready.as_ref().filter(|_| phase == Phase::Ready);
-        self.publisher.restore(self.progress.starts, ready);
-        self.publisher.phase(&desired, &phase);
-        phase
-    }
-
-    async fn adopt_running(&mut self, desired: &Arc<Desired>) -> Phase {
-        let services = self.services.clone();
-        let mut watch = self.watch(&services, CancellationToken::new());
-        let number = self.record.display_number;
-        match services.runtime.verify(desired, number, &mut watch, ADOPT_TIMEOUT).await {
-            Ok(()) => {
-                tracing::info!(sandbox = %desired.id, "sandbox adopted");
-                self.publisher.display(number);
-                Phase::Ready
-            }
-            Err(StartError::Exited { exit_code, role }) => {
-                let role = if role == Role::Display.as_str() { Role::Display } else { Role::Workload };
-                self.fail_exited(desired, Ended { role, exit_code: Some(exit_code) }).await
-            }
-            // It was Ready: a busy screen or a grabbed server is the user's
-            // affair, and taking over must not disturb it.
-            Err(error) if self.progress.ready.is_some() => {
-                tracing::warn!(sandbox = %desired.id, error = %chain(&error), "adopted sandbox is slow to answer");
-                self.publisher.display(number);
-                Phase::Ready
-            }
-            Err(error) => {
-                tracing::info!(sandbox = %desired.id, error = %chain(&error), "half a start is begun again");
-                Phase::Stopping
-            }
-        }
-    }
-
-    /// Waits for a newer wish or, while Ready, for an end.
+    /// Waits for a newer wish, for an end of what runs, or for the time of a
+    /// restart.
     async fn rest(&mut self, desired: &Arc<Desired>, phase: Phase) -> Phase {
-        let services = self.services.clone();
-        let mut watch = self.watch(&services, CancellationToken::new());
-        // Cancel-safe: a wish stays in its channel; a hint counts as new until
-        // containerd was asked about it.
-        tokio::select! {
-            changed = self.desired.changed() => {
-                if changed.is_err() {
-                    // The manager is gone: the daemon shuts down.
-                    std::future::pending::<()>().await;
-                }
+        match self.next_event(desired, &phase).await {
+            Event::Wish | Event::Due => phase,
+            Event::Ended(ended) => self.container_ended(desired, ended).await,
+            Event::ManagerLost(exit_code) => self.manager_lost(desired, exit_code).await,
+            Event::MemoryRanOut => {
+                self.memory_ran_out(desired).await;
                 phase
             }
-            ended = watch.ended(), if phase == Phase::Ready => self.fail_exited(desired, ended).await,
+        }
+    }
+
+    async fn next_event(&mut self, desired: &Arc<Desired>, phase: &Phase) -> Event {
+        let services = self.services.clone();
+        let scope = match phase {
+            Phase::Backoff(comeback) => Some(comeback.scope),
+            _ => None,
+        };
+        let runs = *phase == Phase::Ready || scope.is_some_and(|scope| scope < Scope::Sandbox);
+        // The end that is waited out is no news.
+        let known = (scope == Some(Scope::Workload)).then_some(Role::Workload);
+        let mut watch = self.watch(&services, CancellationToken::new()).passing_over(known);
+        let manager_lost = services.runtime.window_manager_lost(desired, self.record.display_number);
+        // Cancel-safe: a wish and a victim stay in their channels; a hint
+        // counts as new until the runtime was asked about it; a lost window
+        // manager and a time that came are seen again.
+        tokio::select! {
+            biased;
+            changed = self.desired.changed() => or_shutdown(changed, Event::Wish).await,
+            ended = watch.ended(), if runs => Event::Ended(ended),
+            changed = self.victims.changed(), if runs => or_shutdown(changed, Event::MemoryRanOut).await,
+            exit_code = manager_lost, if *phase == Phase::Ready => Event::ManagerLost(exit_code),
+            () = until_due(phase) => Event::Due,
         }
     }
 
@@ -177,20 +190,41 @@ impl Driver {
         if *from == Phase::Stopping {
             self.tear_down(desired, Duration::ZERO).await;
         }
-        self.progress.starts += 1;
+        self.progress.recovery.streak = 0;
+        self.progress.recovery.comeback = None;
+        self.begin(desired, Scope::Sandbox).await
+    }
+
+    /// A restart whose time came.
+    async fn start_again(&mut self, desired: &Arc<Desired>, scope: Scope) -> Phase {
+        let restarts = &mut self.progress.recovery.restarts;
+        *restarts = restarts.saturating_add(1);
+        tracing::info!(sandbox = %desired.id, ?scope, restarts, "restart begins");
+        if let Some(end) = &self.progress.recovery.last_end {
+            self.services.metrics.restart_begun(end.part);
+        }
+        self.publisher.recovery(&self.progress);
+        self.begin(desired, scope).await
+    }
+
+    async fn begin(&mut self, desired: &Arc<Desired>, scope: Scope) -> Phase {
+        if scope == Scope::Sandbox {
+            self.progress.starts += 1;
+        }
         self.progress.failure = None;
         let mut retry = RETRY.0;
         loop {
-            match self.attempt(desired).await {
-                Ok(()) => return self.became_ready(desired).await,
+            match self.attempt(desired, scope).await {
+                Ok(()) => return self.became_ready(desired, scope).await,
                 Err(error) => {
                     let stage = self.publisher.running_stage();
-                    let wanted = self.is_wanted();
-                    if !error.is_transient() || !wanted {
-                        return self.give_up(desired, &error, stage).await;
+                    if !error.is_transient() || !self.is_wanted() {
+                        return self.attempt_failed(desired, scope, &error, stage).await;
                     }
                     self.publisher.note(error.reason(), error.message(stage));
-                    self.tear_down(desired, Duration::ZERO).await;
+                    if scope == Scope::Sandbox {
+                        self.tear_down(desired, Duration::ZERO).await;
+                    }
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(RETRY.1);
                 }
@@ -209,25 +243,35 @@ impl Driver {
     }
 
     /// One start, given up when the wish changes.
-    async fn attempt(&mut self, desired: &Arc<Desired>) -> Result<(), StartError> {
+    async fn attempt(&mut self, desired: &Arc<Desired>, scope: Scope) -> Result<(), StartError> {
         let accepted = self.accepted.take();
         let begin = accepted.map_or_else(Instant::now, |a| a.at);
-        self.publisher.begin_start(begin, self.progress.starts);
+        if scope == Scope::Sandbox {
+            self.publisher.begin_start(begin, self.progress.starts);
+        } else {
+            self.publisher.begin_again(begin);
+        }
         self.publisher.phase(desired, &Phase::Starting);
         if let Some(accepted) = accepted {
             self.publisher.past_stage(Stage::Ledger, accepted.at, accepted.durable_at);
         }
         let cancel = CancellationToken::new();
-        self.hints_before = *self.hints.borrow();
+        if scope == Scope::Sandbox {
+            // Both containers are new. Else an end of the one that stays may
+            // be among the hints.
+            self.hints_before = *self.hints.borrow();
+            self.progress.oom.display_counter = 0;
+        }
+        if scope >= Scope::Workload {
+            self.progress.oom.workload_counter = 0;
+        }
         let services = self.services.clone();
         let watch = self.watch(&services, cancel.clone());
-        let start = services.runtime.start(Start {
-            desired: desired.clone(),
-            record: &self.record,
-            publisher: &mut self.publisher,
-            watch,
-        });
-        tokio::pin!(start);
+        let start = Start { desired: desired.clone(), record: &self.record, publisher: &mut self.publisher, watch };
+        let mut start = match scope {
+            Scope::Sandbox => services.runtime.start(start),
+            part => services.runtime.restart(part, start),
+        };
         loop {
             // Cancel-safe: the start is pinned and goes on in the next turn;
             // a wish stays in its channel.
@@ -237,7 +281,7 @@ impl Driver {
                     if changed.is_err() {
                         return start.await;
                     }
-                    if next_step(&self.desired.borrow(), &Phase::Starting, 0) != Step::Start {
+                    if next_step(&self.desired.borrow(), &Phase::Starting, 0, 0) != Step::Start {
                         cancel.cancel();
                     }
                 }
@@ -245,11 +289,16 @@ impl Driver {
         }
     }
 
-    async fn became_ready(&mut self, desired: &Arc<Desired>) -> Phase {
-        self.progress.restarts_done = desired.restart_count;
+    async fn became_ready(&mut self, desired: &Arc<Desired>, scope: Scope) -> Phase {
+        if scope == Scope::Sandbox {
+            self.progress.restarts_done = desired.restart_count;
+        }
+        self.progress.recovery.comeback = None;
         self.publisher.phase(desired, &Phase::Ready);
         let observed = self.publisher.observed();
-        self.services.metrics.start_succeeded(&observed.stages);
+        if scope == Scope::Sandbox {
+            self.services.metrics.start_succeeded(&observed.stages);
+        }
         self.progress.ready = Some(ReadyRecord {
             at_unix_ms: observed.ready_at_unix_ms.unwrap_or_default(),
             stages: observed.stages.clone(),
@@ -258,55 +307,12 @@ impl Driver {
         Phase::Ready
     }
 
-    /// Clears away what an attempt made; the failure stands, unless the wish
-    /// changed.
-    async fn give_up(&mut self, desired: &Arc<Desired>, error: &StartError, stage: Stage) -> Phase {
-        self.publisher.end_stage();
-        if matches!(error, StartError::Cancelled) || !self.is_wanted() {
-            self.tear_down(desired, Duration::ZERO).await;
-            return Phase::Stopped;
-        }
-        tracing::warn!(sandbox = %desired.id, %stage, reason = error.reason(), error = %chain(error), "start failed");
-        self.services.metrics.start_failed(error.reason());
-        let exit_code = match error {
-            StartError::Exited { exit_code, .. } => Some(*exit_code),
-            _ => None,
-        };
-        let failure = Failure {
-            reason: error.reason().into(),
-            message: error.message(stage),
-            stage: Some(stage),
-            exit_code,
-            generation: desired.generation,
-        };
-        self.fail(desired, failure).await
-    }
-
-    async fn fail_exited(&mut self, desired: &Arc<Desired>, ended: Ended) -> Phase {
-        let role = ended.role.as_str();
-        tracing::warn!(sandbox = %desired.id, role, exit_code = ended.exit_code, "container ended by itself");
-        let (reason, flag) = match ended.role {
-            Role::Display => ("display-exited", " --display"),
-            Role::Workload => ("workload-exited", ""),
-        };
-        self.services.metrics.sandbox_failed(reason);
-        let code = ended.exit_code.map_or_else(|| "its runtime shim was killed".into(), |c| format!("exit code {c}"));
-        let failure = Failure {
-            reason: reason.into(),
-            message: format!(
-                "the {role} ended by itself ({code}): see `roost sandbox logs{flag}`, then `roost sandbox start`"
-            ),
-            stage: None,
-            exit_code: ended.exit_code,
-            generation: desired.generation,
-        };
-        self.fail(desired, failure).await
-    }
-
     async fn fail(&mut self, desired: &Arc<Desired>, failure: Failure) -> Phase {
         self.progress.failure = Some(failure.clone());
         self.progress.ready = None;
+        self.progress.recovery.comeback = None;
         self.save().await;
+        self.publisher.recovery(&self.progress);
         self.publisher.phase(desired, &Phase::Stopping);
         self.publisher.note(&failure.reason, failure.message.clone());
         self.tear_down(desired, Duration::ZERO).await;
@@ -318,6 +324,7 @@ impl Driver {
         self.tear_down(desired, Duration::from_millis(desired.spec.stop_grace_ms.into())).await;
         self.progress.failure = None;
         self.progress.ready = None;
+        self.progress.recovery.comeback = None;
         self.save().await;
         Phase::Stopped
     }

@@ -4,11 +4,14 @@
 //! NotStarted ─ prepare ─► Prepared ─ run_display ─► DisplayUp ─ run_workload ─► WorkloadUp ─ await_ready ─► Ready
 //! ```
 //!
-//! Each phase is a type that the next step consumes. A step that fails leaves
+//! [`again`] enters the chain further on, for what is made again while the
+//! display stays. Each phase is a type that the next step consumes. A step that fails leaves
 //! what it made; the driver then calls [`super::teardown::stop`], which undoes
 //! any phase. A start is given up only between two calls to containerd, never
 //! within one: a call that is cut off may still take effect.
 
+mod again;
+pub mod manager;
 mod watch;
 
 use std::sync::Arc;
@@ -24,11 +27,12 @@ use super::publisher::Publisher;
 use super::{Desired, Node, containers};
 use crate::containerd::spec::ContainerSpec;
 use crate::containerd::{ContainerId, Role};
-use crate::display::{Cookie, Geometry, Owner, ReadyFifo, Screenshots, XAddress};
+use crate::display::{Cookie, Geometry, Owner, PlatformManager, ReadyFifo, Screenshots, XAddress};
 use crate::display::{paint_background, wait_for_window_manager, wait_for_window_title};
 use crate::host::blocking;
 use crate::reconcile::ledger::{Record, encode};
 
+pub use again::again;
 pub use watch::{Ended, Watch};
 
 /// All that a start needs.
@@ -46,13 +50,19 @@ pub struct NotStarted<'a> {
     pub watch: Watch<'a>,
 }
 
-/// Namespaces, cgroup and root file systems are there.
+/// What both containers are made of.
 #[derive(Debug)]
-pub struct Prepared<'a> {
+struct Making<'a> {
     start: NotStarted<'a>,
     dirs: SandboxDirs,
     workload: Arc<PreparedImage>,
     display: Arc<PreparedImage>,
+}
+
+/// Namespaces, cgroup and root file systems are there.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    making: Making<'a>,
     cookie: Cookie,
     ready: ReadyFifo,
     deadline: Instant,
@@ -117,8 +127,12 @@ impl<'a> NotStarted<'a> {
         blocking(move || make_rootfs(&plan, &cgroups)).await?;
         let cookie = Cookie::create(&dirs.xauth(), owner).map_err(display_error)?;
         let ready = ReadyFifo::create_and_open(&dirs.display_fd(), owner).map_err(display_error)?;
+        if self.desired.spec.window_manager == WindowManager::Platform {
+            PlatformManager::new(&dirs.display()).create(owner).map_err(display_error)?;
+        }
         self.watch.check()?;
-        Ok(Prepared { start: self, dirs, workload, display, cookie, ready, deadline })
+        let making = Making { start: self, dirs, workload, display };
+        Ok(Prepared { making, cookie, ready, deadline })
     }
 
     async fn images(&self) -> Result<(Arc<PreparedImage>, Arc<PreparedImage>), StartError> {
@@ -131,7 +145,7 @@ impl<'a> NotStarted<'a> {
     }
 }
 
-impl<'a> Prepared<'a> {
+impl Making<'_> {
     fn spec(&self, role: Role) -> ContainerSpec<'_> {
         let (desired, number) = (&self.start.desired, self.start.record.display_number);
         let (program, binds) = match role {
@@ -173,25 +187,32 @@ impl<'a> Prepared<'a> {
         self.start.node.client.create_task(&id, &self.dirs.log(role)).await?;
         Ok(())
     }
+}
 
+impl<'a> Prepared<'a> {
     /// The workload's task is made while the X server comes up: the two need
     /// each other only when the workload starts.
     async fn run_display(self) -> Result<DisplayUp<'a>, StartError> {
-        self.start.publisher.stage(Stage::DisplayContainer);
-        let (display, workload) = tokio::join!(self.create(Role::Display), self.create(Role::Workload));
+        let Self { making, cookie, ready, deadline } = self;
+        making.start.publisher.stage(Stage::DisplayContainer);
+        let (display, workload) = tokio::join!(making.create(Role::Display), making.create(Role::Workload));
         display.and(workload)?;
-        self.create_task(Role::Display).await?;
-        self.start.watch.check()?;
-        self.start.publisher.stage(Stage::DisplayServer);
-        let id = ContainerId::new(&self.start.desired.id, Role::Display);
-        self.start.node.client.start_task(&id).await?;
-        self.create_task(Role::Workload).await?;
-        let Self { mut start, dirs, cookie, ready, deadline, .. } = self;
+        making.create_task(Role::Display).await?;
+        making.start.watch.check()?;
+        making.start.publisher.stage(Stage::DisplayServer);
+        let id = ContainerId::new(&making.start.desired.id, Role::Display);
+        making.start.node.client.start_task(&id).await?;
+        making.create_task(Role::Workload).await?;
+        let Making { mut start, dirs, .. } = making;
         let number = start.watch.during(ready.wait(deadline)).await?.map_err(|e| start.display_error(deadline, e))?;
         start.publisher.display(number);
         let address = XAddress { socket: dirs.x11_socket(number), cookie };
         let painted = start.watch.during(paint_background(&address, deadline)).await?;
         painted.map_err(|e| start.display_error(deadline, e))?;
+        if start.desired.spec.window_manager == WindowManager::Platform {
+            // Beside the start of the workload: neither waits for the other.
+            PlatformManager::new(&dirs.display()).start().await.map_err(display_error)?;
+        }
         Ok(DisplayUp { start, probe: Probe { dirs, address, deadline } })
     }
 }
@@ -210,10 +231,19 @@ impl WorkloadUp<'_> {
     async fn await_ready(self) -> Result<(), StartError> {
         let Self { mut start, probe } = self;
         let spec = &start.desired.spec;
-        if spec.window_manager == WindowManager::Image {
+        if spec.window_manager != WindowManager::None {
             start.publisher.stage(Stage::WindowManager);
-            let waited = start.watch.during(wait_for_window_manager(&probe.address, probe.deadline)).await?;
-            waited.map_err(|e| start.display_error(probe.deadline, e))?;
+            let appears = wait_for_window_manager(&probe.address, probe.deadline);
+            let ends = manager::ended(&start.desired, &probe.dirs);
+            let waited = start.watch.during(async {
+                // Cancel-safe: the connection of the one and the timer of the
+                // other end with them.
+                tokio::select! {
+                    found = appears => Ok(found),
+                    exit_code = ends => Err(StartError::WindowManager { exit_code }),
+                }
+            });
+            waited.await??.map_err(|e| start.display_error(probe.deadline, e))?;
         }
         if let Readiness::WindowTitle(title) = &spec.readiness {
             start.publisher.stage(Stage::Readiness);
@@ -259,7 +289,7 @@ pub async fn verify(
     let cookie = Cookie::read(&dirs.xauth()).map_err(display_error)?;
     let address = XAddress { socket: dirs.x11_socket(display_number), cookie };
     let deadline = Instant::now() + timeout;
-    if desired.spec.window_manager == WindowManager::Image {
+    if desired.spec.window_manager != WindowManager::None {
         watch.during(wait_for_window_manager(&address, deadline)).await?.map_err(display_error)?;
     }
     let display = desired.spec.display;

@@ -6,6 +6,11 @@ use super::image::ImageError;
 use crate::containerd;
 use crate::host;
 
+/// Reason: no window manager manages the screen any more.
+pub const MANAGER_LOST: &str = "window-manager-lost";
+/// Reason: the kernel killed it for want of memory.
+pub const OUT_OF_MEMORY: &str = "out-of-memory";
+
 /// Why a start did not reach Ready.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -38,6 +43,12 @@ pub enum StartError {
         /// 128 + signal when killed.
         exit_code: i32,
     },
+    /// The window manager that Roost runs ended during the start.
+    #[error("the window manager ended with exit code {exit_code} during the start")]
+    WindowManager {
+        /// 127: the display image has none.
+        exit_code: i32,
+    },
     /// The start took longer than its template allows.
     #[error("not Ready within {timeout_ms} ms")]
     Timeout {
@@ -66,6 +77,7 @@ impl StartError {
             Self::Display(_) => "display-failed",
             Self::Exited { role: "display", .. } => "display-exited",
             Self::Exited { .. } => "workload-exited",
+            Self::WindowManager { .. } => MANAGER_LOST,
             Self::Timeout { .. } => "start-timeout",
         }
     }
@@ -77,7 +89,10 @@ impl StartError {
             Self::Image { source: ImageError::Missing, .. } => "import it with `roost image import`",
             Self::Image { .. } => "import it again with `roost image import`",
             Self::Containerd(error) if error.is_unavailable() => "it is tried again until containerd answers",
-            Self::Exited { role: "display", .. } | Self::Display(_) => "see `roost sandbox logs --display`",
+            Self::WindowManager { exit_code: 127 } => "the display image has none: build and import it again",
+            Self::Exited { role: "display", .. } | Self::Display(_) | Self::WindowManager { .. } => {
+                "see `roost sandbox logs --display`"
+            }
             Self::Exited { .. } | Self::Timeout { .. } => "see `roost sandbox logs`",
             Self::Cancelled | Self::Containerd(_) | Self::Host(_) => "see the log of roostd",
         };

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use roost_proto::id::{SandboxId, SandboxName, TenantId};
-use roost_proto::model::{Observed, RunState, SandboxSpec};
+use roost_proto::model::{Observed, OomVictim, RunState, SandboxSpec};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::allocate::IdRanges;
-use super::driver::{Accepted, Driver, Found};
+use super::driver::{Accepted, Driver, Found, LastKills};
 use super::publisher::{Publisher, unix_ms};
 use super::request_queue::{Decision, DeniedReason, Request, decide, is_repetition};
 use super::table::Table;
@@ -69,6 +69,7 @@ struct Handle {
     record: Record,
     desired: watch::Sender<Arc<Desired>>,
     hints: watch::Sender<u64>,
+    victims: watch::Sender<Option<OomVictim>>,
 }
 
 #[derive(Debug)]
@@ -156,7 +157,9 @@ impl Manager {
         let id = record.desired.id.clone();
         let (desired_tx, desired) = watch::channel(Arc::new(record.desired.clone()));
         let (hints_tx, hints) = watch::channel(0);
-        self.lock().handles.insert(id.clone(), Handle { record: record.clone(), desired: desired_tx, hints: hints_tx });
+        let (victims_tx, victims) = watch::channel(None);
+        let handle = Handle { record: record.clone(), desired: desired_tx, hints: hints_tx, victims: victims_tx };
+        self.lock().handles.insert(id.clone(), handle);
         let observed = self.table.get(&id).map_or_else(Observed::pending, |view| view.observed);
         let driver = Driver {
             services: self.services.clone(),
@@ -164,6 +167,8 @@ impl Manager {
             progress,
             desired,
             hints,
+            victims,
+            last_kills: LastKills::default(),
             hints_before: 0,
             publisher: Publisher::new(id.clone(), self.table.clone(), observed),
             accepted,
@@ -308,7 +313,8 @@ impl Manager {
         let not_found = || RequestError::NotFound(id.clone());
         let view = self.get(id).ok_or_else(not_found)?;
         let record = self.lock().handles.get(id).map(|h| h.record.clone()).ok_or_else(not_found)?;
-        match decide(request, &record.desired, view.observed.phase) {
+        let backs_off = view.observed.next_restart_at_unix_ms.is_some();
+        match decide(request, &record.desired, view.observed.phase, backs_off) {
             Decision::Ignore => {}
             Decision::Deny(DeniedReason::Deleting) => return Err(RequestError::Deleting(id.clone())),
             Decision::Deny(DeniedReason::OwnedByCentral) => return Err(RequestError::OwnedByCentral(id.clone())),
@@ -344,6 +350,20 @@ impl Manager {
             if let Some(handle) = inner.handles.get(id) {
                 handle.hints.send_modify(|hint| *hint += 1);
             }
+        }
+    }
+
+    /// Tells a driver whom the kernel killed in its sandbox for want of memory.
+    pub fn memory_ran_out(&self, id: &SandboxId, victim: OomVictim) {
+        if let Some(handle) = self.lock().handles.get(id) {
+            handle.victims.send_replace(Some(victim));
+        }
+    }
+
+    /// Tells every driver to look whether the kernel killed something.
+    pub fn look_for_kills(&self) {
+        for handle in self.lock().handles.values() {
+            handle.victims.send_modify(|_same| {});
         }
     }
 

@@ -1,7 +1,7 @@
 //! The host side of a start: directories, namespaces, cgroup, mounts.
 //! Blocking; each function takes about a millisecond.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use roost_proto::id::SandboxId;
 use roost_proto::model::SandboxSpec;
@@ -9,7 +9,7 @@ use roost_proto::model::SandboxSpec;
 use super::layout::SandboxDirs;
 use crate::containerd::Role;
 use crate::host::cgroup::Cgroups;
-use crate::host::mount::{Tmpfs, mount_tmpfs};
+use crate::host::mount::{Tmpfs, mount_tmpfs, unmount};
 use crate::host::overlay::{Upper, mount_readonly, mount_writable};
 use crate::host::{Error, files, namespaces};
 
@@ -77,9 +77,18 @@ fn make_shared_dirs(plan: &HostPlan) -> Result<(), Error> {
     let pixels = u64::from(plan.spec.display.width_px) * u64::from(plan.spec.display.height_px);
     let size_bytes = pixels * PIXEL_BYTES + FRAMEBUFFER_SLACK_BYTES;
     mount_tmpfs(&dirs.framebuffer(), Tmpfs { size_bytes, mode: 0o700, uid, gid })?;
-    files::create_dir(&dirs.shm(), 0o700)?;
-    let shm = Tmpfs { size_bytes: plan.spec.resources.shm_bytes, mode: 0o1777, uid: plan.first_id, gid: plan.first_id };
-    mount_tmpfs(&dirs.shm(), shm)
+    renew_shm(&dirs.shm(), plan.spec.resources.shm_bytes, plan.first_id)
+}
+
+/// Puts an empty `/dev/shm` of `size_bytes` in the place of one that may be
+/// there: nothing may hold it any more.
+///
+/// # Errors
+/// What the host refuses.
+pub fn renew_shm(shm: &Path, size_bytes: u64, first_id: u32) -> Result<(), Error> {
+    unmount(shm)?;
+    files::create_dir(shm, 0o700)?;
+    mount_tmpfs(shm, Tmpfs { size_bytes, mode: 0o1777, uid: first_id, gid: first_id })
 }
 
 /// The sandbox has no network yet: names resolve by `hosts` alone.

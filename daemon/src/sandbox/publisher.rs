@@ -9,7 +9,10 @@ use tokio::time::Instant;
 use super::Desired;
 use super::state::Phase;
 use super::table::Table;
-use crate::reconcile::ledger::ReadyRecord;
+use crate::reconcile::ledger::{Progress, ReadyRecord};
+
+/// Why a sandbox that is Starting does not run: a restart is waited for.
+const BACKOFF: &str = "restart-backoff";
 
 /// Publishes one sandbox's observed state: each publication raises its
 /// revision by one, and a change of phase is one line in the log.
@@ -55,16 +58,21 @@ impl Publisher {
             Phase::Failed(failure) => Some(failure),
             _ => None,
         };
+        let comeback = match phase {
+            Phase::Backoff(comeback) => Some(comeback),
+            _ => None,
+        };
         let was = self.observed.phase;
         if was != outside {
-            let reason = failure.map(|f| f.reason.as_str());
+            let reason = failure.map(|f| f.reason.as_str()).or_else(|| comeback.map(|_| BACKOFF));
             tracing::info!(sandbox = %self.id, from = %was, to = %outside, reason, "sandbox changed phase");
         }
         self.observed.phase = outside;
         self.observed.observed_generation = desired.generation;
         self.observed.stage = failure.and_then(|f| f.stage);
-        self.observed.reason = failure.map(|f| f.reason.clone());
-        self.observed.message = failure.map(|f| f.message.clone());
+        self.observed.reason = failure.map(|f| f.reason.clone()).or_else(|| comeback.map(|_| BACKOFF.into()));
+        self.observed.message = failure.map(|f| f.message.clone()).or_else(|| comeback.map(|c| c.message.clone()));
+        self.observed.next_restart_at_unix_ms = comeback.map(|c| c.at_unix_ms);
         self.observed.exit_code = failure.and_then(|f| f.exit_code);
         if *phase == Phase::Ready && was != outside {
             self.observed.ready_at_unix_ms = Some(self.restored_ready_at.take().unwrap_or_else(unix_ms));
@@ -73,8 +81,9 @@ impl Publisher {
     }
 
     /// Shows again what an earlier daemon knew.
-    pub fn restore(&mut self, starts: u32, ready: Option<&ReadyRecord>) {
-        self.observed.starts = starts;
+    pub fn restore(&mut self, progress: &Progress, ready: Option<&ReadyRecord>) {
+        self.observed.starts = progress.starts;
+        self.recovery(progress);
         if let Some(ready) = ready {
             self.observed.stages.clone_from(&ready.stages);
             self.restored_ready_at = Some(ready.at_unix_ms);
@@ -83,17 +92,37 @@ impl Publisher {
 
     /// Enters a phase unless it was published as the answer to `desired`.
     pub fn settle(&mut self, desired: &Desired, phase: &Phase) {
-        if self.observed.phase != phase.outside() || self.observed.observed_generation != desired.generation {
+        let shows_wait = self.observed.next_restart_at_unix_ms.is_some();
+        let is_shown = self.observed.phase == phase.outside() && shows_wait == matches!(phase, Phase::Backoff(_));
+        if !is_shown || self.observed.observed_generation != desired.generation {
             self.phase(desired, phase);
         }
     }
 
+    /// Takes over what ended by itself and was made again; the next
+    /// publication shows it.
+    pub fn recovery(&mut self, progress: &Progress) {
+        self.observed.restarts = progress.recovery.restarts;
+        self.observed.last_end.clone_from(&progress.recovery.last_end);
+        self.observed.out_of_memory.clone_from(&progress.oom.seen);
+    }
+
+    /// Shows what [`Self::recovery`] took over, in the present phase.
+    pub fn show(&mut self) {
+        self.publish();
+    }
+
     /// Begins the record of a start that was accepted at `accepted`.
     pub fn begin_start(&mut self, accepted: Instant, starts: u32) {
-        self.start = Some((accepted, None));
-        self.observed.stages.clear();
+        self.begin_again(accepted);
         self.observed.starts = starts;
         self.observed.display = None;
+    }
+
+    /// Begins the record of the start of some parts, while the display stays.
+    pub fn begin_again(&mut self, accepted: Instant) {
+        self.start = Some((accepted, None));
+        self.observed.stages.clear();
     }
 
     /// Ends the running stage and begins the next. Stages follow each other

@@ -38,9 +38,10 @@ pub enum Decision {
     Deny(DeniedReason),
 }
 
-/// Decides on a request about an existing sandbox that was seen in `phase`.
+/// Decides on a request about an existing sandbox that was seen in `phase`;
+/// `backs_off`: it waits for a restart.
 #[must_use]
-pub fn decide(request: Request, desired: &Desired, phase: Phase) -> Decision {
+pub fn decide(request: Request, desired: &Desired, phase: Phase, backs_off: bool) -> Decision {
     if desired.origin == Origin::Central {
         return Decision::Deny(DeniedReason::OwnedByCentral);
     }
@@ -57,7 +58,7 @@ pub fn decide(request: Request, desired: &Desired, phase: Phase) -> Decision {
     };
     let restart = request == Request::Restart;
     // Stopping while wanted Running is a failure that is being cleared away.
-    let retry = request == Request::Start && matches!(phase, Phase::Failed | Phase::Stopping);
+    let retry = request == Request::Start && (backs_off || matches!(phase, Phase::Failed | Phase::Stopping));
     if desired.run_state == run_state && !restart && !retry {
         return Decision::Ignore;
     }
@@ -98,35 +99,43 @@ mod tests {
     fn what_central_owns_is_not_changed_locally() {
         let desired = Desired { origin: Origin::Central, ..local(RunState::Running) };
         for request in [Request::Start, Request::Stop, Request::Restart, Request::Delete] {
-            assert_eq!(decide(request, &desired, Phase::Ready), Decision::Deny(DeniedReason::OwnedByCentral));
+            assert_eq!(decide(request, &desired, Phase::Ready, false), Decision::Deny(DeniedReason::OwnedByCentral));
         }
     }
 
     #[test]
     fn repeated_requests_are_ignored() {
-        assert_eq!(decide(Request::Start, &local(RunState::Running), Phase::Ready), Decision::Ignore);
-        assert_eq!(decide(Request::Stop, &local(RunState::Stopped), Phase::Stopped), Decision::Ignore);
-        assert_eq!(decide(Request::Delete, &local(RunState::Deleted), Phase::Deleting), Decision::Ignore);
+        assert_eq!(decide(Request::Start, &local(RunState::Running), Phase::Ready, false), Decision::Ignore);
+        assert_eq!(decide(Request::Stop, &local(RunState::Stopped), Phase::Stopped, false), Decision::Ignore);
+        assert_eq!(decide(Request::Delete, &local(RunState::Deleted), Phase::Deleting, false), Decision::Ignore);
     }
 
     #[test]
     fn starting_a_failed_sandbox_is_a_new_wish() {
         let before = local(RunState::Running);
-        let after = accepted(decide(Request::Start, &before, Phase::Failed));
+        let after = accepted(decide(Request::Start, &before, Phase::Failed, false));
         assert_eq!(after.generation, before.generation + 1);
         assert_eq!(after.restart_count, before.restart_count);
     }
 
     #[test]
+    fn starting_a_sandbox_that_waits_for_a_restart_is_a_new_wish() {
+        let before = local(RunState::Running);
+        let after = accepted(decide(Request::Start, &before, Phase::Starting, true));
+        assert_eq!(after.generation, before.generation + 1);
+        assert_eq!(after.restart_count, before.restart_count, "the display stays");
+    }
+
+    #[test]
     fn a_restart_of_a_stopped_sandbox_starts_it() {
-        let after = accepted(decide(Request::Restart, &local(RunState::Stopped), Phase::Stopped));
+        let after = accepted(decide(Request::Restart, &local(RunState::Stopped), Phase::Stopped, false));
         assert_eq!(after.run_state, RunState::Running);
     }
 
     #[test]
     fn nothing_brings_a_deleted_sandbox_back() {
         for request in [Request::Start, Request::Stop, Request::Restart] {
-            let decision = decide(request, &local(RunState::Deleted), Phase::Deleting);
+            let decision = decide(request, &local(RunState::Deleted), Phase::Deleting, false);
             assert_eq!(decision, Decision::Deny(DeniedReason::Deleting));
         }
     }

@@ -20,6 +20,7 @@ use super::Desired;
 use super::ensure::{Ended, Watch};
 use super::failure::StartError;
 use super::publisher::Publisher;
+use super::restart::Scope;
 use super::teardown::TeardownError;
 use crate::host;
 use crate::metrics::Metrics;
@@ -49,6 +50,15 @@ pub enum Liveness {
     Unknown,
 }
 
+/// Processes that the kernel killed for want of memory, by container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OomKills {
+    /// In the display's.
+    pub display: u64,
+    /// In the workload's.
+    pub workload: u64,
+}
+
 /// Runs sandboxes.
 #[tonic::async_trait]
 pub trait Runtime: Debug + Send + Sync + 'static {
@@ -57,6 +67,32 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// # Errors
     /// See [`StartError`]; what was made stays until [`Self::stop`].
     async fn start(&self, start: Start<'_>) -> Result<(), StartError>;
+
+    /// Makes a part of a sandbox again, and brings it to Ready; what `scope`
+    /// does not name stays as it is. What stands in the way is removed first.
+    /// Where nothing tells the parts apart, everything is started.
+    ///
+    /// # Errors
+    /// See [`StartError`]; what was made stays until [`Self::stop`].
+    async fn restart(&self, _scope: Scope, start: Start<'_>) -> Result<(), StartError> {
+        self.start(start).await
+    }
+
+    /// Returns once the window manager that made the sandbox Ready is gone and
+    /// no other took its place: its exit code, where it is known. Where window
+    /// managers are not watched, never.
+    async fn window_manager_lost(&self, _desired: &Desired, _display_number: u32) -> Option<i32> {
+        std::future::pending().await
+    }
+
+    /// Kills for want of memory that the kernel counted in the present
+    /// containers of a sandbox. Blocks for about 20 µs.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    fn oom_kills(&self, _id: &SandboxId) -> Result<OomKills, host::Error> {
+        Ok(OomKills::default())
+    }
 
     /// Looks whether a sandbox that runs already is Ready: for adoption.
     ///

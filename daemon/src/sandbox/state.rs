@@ -6,7 +6,10 @@
 //! Pending ─► Starting ─► Ready ─► Stopping ─► Stopped ┘
 //!             │  ▲         │         ▲
 //!             ▼  │ newer   ▼         │ stop
-//!            Failed ◄── a part died ─┘
+//!            Failed ◄── a part ended ┤
+//!                          │ policy  │
+//!                          ▼         │
+//!            Starting ◄─ Backoff ────┘
 //!
 //! any ─► Deleting ─► Gone
 //! ```
@@ -16,7 +19,10 @@
 //!   or took too long. → Stopping, Deleting: the wish changed; the start is
 //!   given up between two stages.
 //! - Ready → Stopping: desired Stopped, or one more restart is asked for.
-//!   → Failed: the workload or the display server ended by itself.
+//!   → Failed, Backoff: a part ended by itself; [`super::restart`] says which.
+//! - Backoff → Starting: its time came, or a newer generation does not wait.
+//!   → Stopping, Deleting: the wish changed. → Backoff, Failed: one more part
+//!   ended meanwhile. The outside sees it as Starting.
 //! - Failed → Starting: a newer generation still wants it Running.
 //! - Stopped → Starting: desired Running.
 //! - Gone is final: nothing of the sandbox is left on the node.
@@ -24,7 +30,8 @@
 use roost_proto::model::{self, RunState};
 
 use super::Desired;
-use crate::reconcile::ledger::Failure;
+use super::restart::Scope;
+use crate::reconcile::ledger::{Comeback, Failure};
 
 /// Where a sandbox is, with what is valid there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +42,8 @@ pub enum Phase {
     Starting,
     /// Every stage passed.
     Ready,
+    /// A part ended; what ended with it is made again at a time.
+    Backoff(Comeback),
     /// A stop is under way.
     Stopping,
     /// No process; files are kept.
@@ -53,7 +62,7 @@ impl Phase {
     pub fn outside(&self) -> model::Phase {
         match self {
             Self::Pending => model::Phase::Pending,
-            Self::Starting => model::Phase::Starting,
+            Self::Starting | Self::Backoff(_) => model::Phase::Starting,
             Self::Ready => model::Phase::Ready,
             Self::Stopping => model::Phase::Stopping,
             Self::Stopped => model::Phase::Stopped,
@@ -71,6 +80,8 @@ pub enum Step {
     Rest,
     /// Bring it to Ready.
     Start,
+    /// Make this much of it again; what is not named stays.
+    Again(Scope),
     /// End its processes, keep its files.
     Stop,
     /// Remove everything.
@@ -79,16 +90,20 @@ pub enum Step {
 
 /// The next step from `phase` towards `desired`.
 ///
-/// `restarts_done` counts the restarts that were carried out.
+/// `restarts_done` counts the restarts that were asked for and carried out.
 #[must_use]
-pub fn next_step(desired: &Desired, phase: &Phase, restarts_done: u64) -> Step {
+pub fn next_step(desired: &Desired, phase: &Phase, restarts_done: u64, now_unix_ms: u64) -> Step {
     match (desired.run_state, phase) {
         (_, Phase::Gone) | (RunState::Stopped, Phase::Stopped) => Step::Rest,
         (RunState::Deleted, _) => Step::Delete,
         (RunState::Stopped, _) => Step::Stop,
-        (RunState::Running, Phase::Ready) if desired.restart_count > restarts_done => Step::Stop,
+        (RunState::Running, Phase::Ready | Phase::Backoff(_)) if desired.restart_count > restarts_done => Step::Stop,
         (RunState::Running, Phase::Ready) => Step::Rest,
         (RunState::Running, Phase::Failed(failure)) if desired.generation <= failure.generation => Step::Rest,
+        (RunState::Running, Phase::Backoff(comeback)) => {
+            let is_due = now_unix_ms >= comeback.at_unix_ms || desired.generation > comeback.generation;
+            if is_due { Step::Again(comeback.scope) } else { Step::Rest }
+        }
         (RunState::Running, _) => Step::Start,
     }
 }
@@ -105,22 +120,33 @@ mod tests {
         Desired { run_state, generation, restart_count, ..record.desired }
     }
 
+    /// Any moment.
+    const NOW: u64 = 1_795_250_000_000;
+
+    fn comeback(at_unix_ms: u64, generation: u64) -> Comeback {
+        Comeback { scope: Scope::Workload, at_unix_ms, message: String::new(), generation }
+    }
+
+    fn backoff(at_unix_ms: u64, generation: u64) -> Phase {
+        Phase::Backoff(comeback(at_unix_ms, generation))
+    }
+
     fn failed(generation: u64) -> Phase {
         Phase::Failed(Failure { reason: "x".into(), message: String::new(), stage: None, exit_code: None, generation })
     }
 
     #[test]
     fn a_failure_stands_until_a_newer_generation_wants_it_running() {
-        assert_eq!(next_step(&desired(RunState::Running, 3, 0), &failed(3), 0), Step::Rest);
-        assert_eq!(next_step(&desired(RunState::Running, 4, 0), &failed(3), 0), Step::Start);
+        assert_eq!(next_step(&desired(RunState::Running, 3, 0), &failed(3), 0, NOW), Step::Rest);
+        assert_eq!(next_step(&desired(RunState::Running, 4, 0), &failed(3), 0, NOW), Step::Start);
     }
 
     #[test]
     fn a_restart_is_a_stop_and_then_a_start() {
         let desired = desired(RunState::Running, 2, 1);
-        assert_eq!(next_step(&desired, &Phase::Ready, 0), Step::Stop);
-        assert_eq!(next_step(&desired, &Phase::Stopped, 0), Step::Start);
-        assert_eq!(next_step(&desired, &Phase::Ready, 1), Step::Rest);
+        assert_eq!(next_step(&desired, &Phase::Ready, 0, NOW), Step::Stop);
+        assert_eq!(next_step(&desired, &Phase::Stopped, 0, NOW), Step::Start);
+        assert_eq!(next_step(&desired, &Phase::Ready, 1, NOW), Step::Rest);
     }
 
     #[test]
@@ -133,49 +159,140 @@ mod tests {
             Phase::Stopping,
             Phase::Stopped,
             failed(99),
+            backoff(NOW + 1, 99),
             Phase::Deleting,
         ] {
-            assert_eq!(next_step(&desired, &phase, 0), Step::Delete, "{phase:?}");
+            assert_eq!(next_step(&desired, &phase, 0, NOW), Step::Delete, "{phase:?}");
         }
-        assert_eq!(next_step(&desired, &Phase::Gone, 0), Step::Rest);
+        assert_eq!(next_step(&desired, &Phase::Gone, 0, NOW), Step::Rest);
     }
 
-    /// What the steps do to the phase, when every step succeeds.
-    fn take(step: Step, desired: &Desired, phase: Phase, restarts_done: &mut u64) -> Phase {
-        match step {
-            Step::Rest => phase,
-            Step::Start => {
-                *restarts_done = desired.restart_count;
-                Phase::Ready
+    #[test]
+    fn a_backoff_lasts_until_its_time_or_a_newer_wish() {
+        let same = desired(RunState::Running, 3, 0);
+        assert_eq!(next_step(&same, &backoff(NOW + 1, 3), 0, NOW), Step::Rest);
+        assert_eq!(next_step(&same, &backoff(NOW, 3), 0, NOW), Step::Again(Scope::Workload));
+        let newer = desired(RunState::Running, 4, 0);
+        assert_eq!(next_step(&newer, &backoff(NOW + 1, 3), 0, NOW), Step::Again(Scope::Workload));
+    }
+
+    #[test]
+    fn a_stop_or_an_asked_restart_does_not_wait_for_a_backoff() {
+        let waiting = backoff(NOW + 1_000_000, 3);
+        assert_eq!(next_step(&desired(RunState::Stopped, 4, 0), &waiting, 0, NOW), Step::Stop);
+        assert_eq!(next_step(&desired(RunState::Running, 4, 1), &waiting, 0, NOW), Step::Stop);
+        assert_eq!(next_step(&desired(RunState::Running, 3, 0), &waiting, 0, NOW), Step::Rest);
+    }
+
+    /// A sandbox whose steps succeed and whose parts end at any time.
+    struct Played {
+        phase: Phase,
+        restarts_done: u64,
+        now: u64,
+        /// Times at which something was made again.
+        again_at: Vec<u64>,
+    }
+
+    impl Played {
+        fn step(&mut self, desired: &Desired) {
+            self.phase = match next_step(desired, &self.phase, self.restarts_done, self.now) {
+                Step::Rest => return,
+                Step::Start => {
+                    self.restarts_done = desired.restart_count;
+                    Phase::Ready
+                }
+                Step::Again(_) => {
+                    self.again_at.push(self.now);
+                    Phase::Ready
+                }
+                Step::Stop => Phase::Stopped,
+                Step::Delete => Phase::Gone,
             }
-            Step::Stop => Phase::Stopped,
-            Step::Delete => Phase::Gone,
         }
+
+        /// A part ends; what is not running cannot.
+        fn end(&mut self, scope: Scope, wait_ms: Option<u64>, generation: u64) {
+            let scope = match &self.phase {
+                Phase::Ready => scope,
+                Phase::Backoff(comeback) => comeback.scope.max(scope),
+                _ => return,
+            };
+            self.phase = match wait_ms {
+                None => failed(generation),
+                Some(ms) => Phase::Backoff(Comeback { scope, ..comeback(self.now + ms, generation) }),
+            };
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Wish { run_state: u8, restart: bool },
+        End { scope: Scope, wait_ms: Option<u64> },
+        Step,
+        Time(u64),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let scope = prop_oneof![Just(Scope::WindowManager), Just(Scope::Workload), Just(Scope::Sandbox)];
+        prop_oneof![
+            (0..3_u8, any::<bool>()).prop_map(|(run_state, restart)| Event::Wish { run_state, restart }),
+            (scope, prop::option::of(1..5_000_u64)).prop_map(|(scope, wait_ms)| Event::End { scope, wait_ms }),
+            Just(Event::Step),
+            (0..3_000_u64).prop_map(Event::Time),
+        ]
     }
 
     proptest! {
         #[test]
-        fn any_order_of_wishes_converges_to_the_last_one(
-            wishes in prop::collection::vec((0..3_u8, any::<bool>(), 0..3_usize), 1..20)
+        fn any_order_of_wishes_ends_and_times_converges_to_the_last_wish(
+            events in prop::collection::vec(event(), 1..60)
         ) {
-            let (mut phase, mut restarts_done) = (Phase::Pending, 0);
-            let (mut generation, mut restart_count, mut deleted) = (0, 0, false);
-            for (run_state, restart, steps) in wishes {
-                generation += 1;
-                restart_count += u64::from(restart);
-                deleted |= run_state == 2;
-                let run_state = match run_state { _ if deleted => RunState::Deleted, 0 => RunState::Running, _ => RunState::Stopped };
-                let wish = desired(run_state, generation, restart_count);
-                // A wish may be overtaken by the next before it is carried out.
-                for _ in 0..steps {
-                    phase = take(next_step(&wish, &phase, restarts_done), &wish, phase, &mut restarts_done);
+            let mut played = Played { phase: Phase::Pending, restarts_done: 0, now: NOW, again_at: Vec::new() };
+            let mut wish = desired(RunState::Running, 1, 0);
+            for event in events {
+                match event {
+                    Event::Wish { run_state, restart } => {
+                        wish.generation += 1;
+                        wish.restart_count += u64::from(restart);
+                        wish.run_state = match run_state {
+                            _ if wish.run_state == RunState::Deleted => RunState::Deleted,
+                            0 => RunState::Running,
+                            1 => RunState::Stopped,
+                            _ => RunState::Deleted,
+                        };
+                    }
+                    Event::End { scope, wait_ms } => played.end(scope, wait_ms, wish.generation),
+                    Event::Step => played.step(&wish),
+                    Event::Time(ms) => played.now += ms,
                 }
             }
-            let last = desired(if deleted { RunState::Deleted } else { RunState::Running }, generation + 1, restart_count);
-            for _ in 0..3 {
-                phase = take(next_step(&last, &phase, restarts_done), &last, phase, &mut restarts_done);
+            // Nothing ends any more, and somebody asks once more.
+            wish.generation += 1;
+            for _ in 0..4 {
+                played.now += 5_000;
+                played.step(&wish);
             }
-            prop_assert_eq!(phase, if deleted { Phase::Gone } else { Phase::Ready });
+            let expected = match wish.run_state {
+                RunState::Running => Phase::Ready,
+                RunState::Stopped => Phase::Stopped,
+                RunState::Deleted => Phase::Gone,
+            };
+            prop_assert_eq!(played.phase, expected);
+        }
+
+        #[test]
+        fn a_crash_loop_makes_no_more_than_one_restart_a_wait(wait_ms in 1..500_u64, turns in 1..2_000_u64) {
+            let mut played = Played { phase: Phase::Ready, restarts_done: 0, now: NOW, again_at: Vec::new() };
+            let wish = desired(RunState::Running, 1, 0);
+            for _ in 0..turns {
+                if played.phase == Phase::Ready {
+                    played.end(Scope::Workload, Some(wait_ms), 1);
+                }
+                played.step(&wish);
+                played.now += 1;
+            }
+            let gaps: Vec<u64> = played.again_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            prop_assert!(gaps.iter().all(|gap| *gap >= wait_ms), "{gaps:?}");
         }
     }
 }

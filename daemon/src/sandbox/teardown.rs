@@ -54,6 +54,15 @@ pub async fn stop(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), Te
     Ok(())
 }
 
+/// Takes away the workload's container and its processes; the display and
+/// what the workload wrote stay.
+///
+/// # Errors
+/// See [`TeardownError`]; call again later.
+pub async fn remove_workload(node: &Node, id: &SandboxId) -> Result<(), TeardownError> {
+    remove_container(node, ContainerId::new(id, Role::Workload)).await
+}
+
 /// Removes what [`stop`] left: files and logs.
 ///
 /// # Errors

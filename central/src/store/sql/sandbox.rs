@@ -221,6 +221,8 @@ fn wanted(sandbox: &Sandbox, intent: Intent) -> Option<(RunState, u64)> {
     match intent {
         Intent::Start if now != RunState::Running => Some((RunState::Running, restarts)),
         Intent::Start if sandbox.observed.phase == Phase::Failed => Some((RunState::Running, restarts + 1)),
+        // A newer generation alone: what waits for a restart does not wait longer.
+        Intent::Start if sandbox.observed.next_restart_at_unix_ms.is_some() => Some((RunState::Running, restarts)),
         Intent::Stop if now != RunState::Stopped => Some((RunState::Stopped, restarts)),
         Intent::Restart => Some((RunState::Running, restarts + 1)),
         Intent::Delete => Some((RunState::Deleted, restarts)),

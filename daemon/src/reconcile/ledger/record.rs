@@ -5,11 +5,12 @@
 //! `version` field. This build writes the newest version and reads every one
 //! that was ever released; `golden/` holds one file of each.
 
-use roost_proto::model::{Stage, StageTiming};
+use roost_proto::model::{LastEnd, OutOfMemory, Stage, StageTiming};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::Desired;
+use crate::sandbox::restart::Scope;
 
 /// Version that this build writes.
 const VERSION: u32 = 1;
@@ -71,6 +72,64 @@ pub struct Progress {
     pub failure: Option<Failure>,
     /// Its last entry into Ready, while it is.
     pub ready: Option<ReadyRecord>,
+    /// What its restart policy did and is about to do.
+    #[serde(default, skip_serializing_if = "Recovery::is_default")]
+    pub recovery: Recovery,
+    /// What the kernel killed in it.
+    #[serde(default, skip_serializing_if = "OomProgress::is_default")]
+    pub oom: OomProgress,
+}
+
+/// What the restart policy of a sandbox did and is about to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recovery {
+    /// Restarts in its life.
+    pub restarts: u32,
+    /// Restarts since it was last stable or somebody started it.
+    pub streak: u32,
+    /// The last end that nobody asked for.
+    pub last_end: Option<LastEnd>,
+    /// The restart that is waited for or under way.
+    pub comeback: Option<Comeback>,
+}
+
+/// A restart that is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comeback {
+    /// How much is made again.
+    pub scope: Scope,
+    /// Unix time at which it begins, in milliseconds.
+    pub at_unix_ms: u64,
+    /// One sentence for people about what ended.
+    pub message: String,
+    /// Generation that it answers: a newer one does not wait.
+    pub generation: u64,
+}
+
+/// Kills for want of memory, and how far the kernel's counters were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OomProgress {
+    /// Kills in the sandbox's life and the last victim.
+    pub seen: OutOfMemory,
+    /// Count of the display's present cgroup.
+    pub display_counter: u64,
+    /// Count of the workload's present cgroup.
+    pub workload_counter: u64,
+}
+
+impl Recovery {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl OomProgress {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// An entry into Ready.
@@ -141,6 +200,8 @@ pub(crate) mod tests {
     /// Format version 1 as it was released: these files never change.
     const RECORD_V1: &str = include_str!("golden/record-v1.json");
     const PROGRESS_V1: &str = include_str!("golden/progress-v1.json");
+    /// Version 1 with what came after its first release.
+    const PROGRESS_V1_RESTARTS: &str = include_str!("golden/progress-v1-restarts.json");
 
     #[test]
     fn values_of_every_released_version_are_read() {
@@ -148,6 +209,10 @@ pub(crate) mod tests {
         assert_eq!(record.desired.id.as_str(), "sbx-0123456789abcdef");
         let progress: Progress = decode(PROGRESS_V1.as_bytes()).unwrap();
         assert_eq!(progress.failure.unwrap().reason, "workload-exited");
+        assert_eq!(progress.recovery, Recovery::default());
+        let progress: Progress = decode(PROGRESS_V1_RESTARTS.as_bytes()).unwrap();
+        assert_eq!(progress.recovery.comeback.unwrap().scope, Scope::Workload);
+        assert_eq!(progress.oom.seen.kills, 3);
     }
 
     #[test]
@@ -155,8 +220,10 @@ pub(crate) mod tests {
         let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
         let record = encode(&decode::<Record>(RECORD_V1.as_bytes()).unwrap()).unwrap();
         assert_eq!(json(&record), json(RECORD_V1.as_bytes()));
-        let progress = encode(&decode::<Progress>(PROGRESS_V1.as_bytes()).unwrap()).unwrap();
-        assert_eq!(json(&progress), json(PROGRESS_V1.as_bytes()));
+        for golden in [PROGRESS_V1, PROGRESS_V1_RESTARTS] {
+            let progress = encode(&decode::<Progress>(golden.as_bytes()).unwrap()).unwrap();
+            assert_eq!(json(&progress), json(golden.as_bytes()));
+        }
     }
 
     #[test]

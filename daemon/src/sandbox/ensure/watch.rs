@@ -35,6 +35,8 @@ pub struct Watch<'a> {
     /// The hint after which the runtime was asked last.
     answered: u64,
     cancel: CancellationToken,
+    /// A container whose end is known.
+    known: Option<Role>,
 }
 
 impl<'a> Watch<'a> {
@@ -48,7 +50,13 @@ impl<'a> Watch<'a> {
         before: u64,
         cancel: CancellationToken,
     ) -> Self {
-        Self { runtime, id, hints, answered: before, cancel }
+        Self { runtime, id, hints, answered: before, cancel, known: None }
+    }
+
+    /// Passes over a container whose end is known already.
+    #[must_use]
+    pub fn passing_over(self, known: Option<Role>) -> Self {
+        Self { known, ..self }
     }
 
     /// Whether the start is still wanted.
@@ -86,8 +94,8 @@ impl<'a> Watch<'a> {
                 return std::future::pending().await;
             };
             match self.runtime.look(&self.id).await {
-                Liveness::Ended(ended) => return ended,
-                Liveness::Runs => self.answered = hint,
+                Liveness::Ended(ended) if Some(ended.role) != self.known => return ended,
+                Liveness::Ended(_) | Liveness::Runs => self.answered = hint,
                 Liveness::Unknown => tokio::time::sleep(ASK_PERIOD).await,
             }
         }

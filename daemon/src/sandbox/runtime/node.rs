@@ -5,11 +5,12 @@ use std::time::Duration;
 use roost_proto::id::SandboxId;
 use roost_proto::model::Usage;
 
-use super::{Liveness, Runtime, Start};
+use super::{Liveness, OomKills, Runtime, Start};
 use crate::containerd::{ContainerId, Role, TaskStatus};
 use crate::host::{self, files};
-use crate::sandbox::ensure::{self, Ended, NotStarted, Watch};
+use crate::sandbox::ensure::{self, Ended, NotStarted, Watch, manager};
 use crate::sandbox::failure::StartError;
+use crate::sandbox::restart::Scope;
 use crate::sandbox::teardown::{self, TeardownError};
 use crate::sandbox::{Desired, Node};
 
@@ -18,6 +19,20 @@ impl Runtime for Node {
     async fn start(&self, start: Start<'_>) -> Result<(), StartError> {
         let Start { desired, record, publisher, watch } = start;
         ensure::start(NotStarted { node: self, desired, record, publisher, watch }).await
+    }
+
+    async fn restart(&self, scope: Scope, start: Start<'_>) -> Result<(), StartError> {
+        let Start { desired, record, publisher, watch } = start;
+        ensure::again(scope, NotStarted { node: self, desired, record, publisher, watch }).await
+    }
+
+    async fn window_manager_lost(&self, desired: &Desired, display_number: u32) -> Option<i32> {
+        manager::lost(self, desired, display_number).await
+    }
+
+    fn oom_kills(&self, id: &SandboxId) -> Result<OomKills, host::Error> {
+        let of = |role: Role| self.cgroups.oom_kills(&format!("{id}/{}", role.as_str()));
+        Ok(OomKills { display: of(Role::Display)?, workload: of(Role::Workload)? })
     }
 
     async fn verify(
