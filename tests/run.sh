@@ -6,7 +6,7 @@
 # Suites:
 #   style    shellcheck, rustfmt, clippy without a warning
 #   unit     tests inside the crates, and their tests against real X servers, containerd, SQLite, PostgreSQL, TLS
-#   node     the life of sandboxes on a private containerd: lifecycle, recovery, traces
+#   node     the life of sandboxes on a private containerd: lifecycle, recovery, resilience, traces
 #   system   central, node and command together
 #
 # Runs as root on Debian 12 with a Rust toolchain; installs what else it needs. Everything runs
@@ -90,7 +90,7 @@ suite_unit() {
 
 suite_node() {
     binaries_and_images
-    run_tests --features roost-tests/machine --test lifecycle --test recovery --test traces -- --test-threads 2
+    run_tests --features roost-tests/machine --test lifecycle --test recovery --test resilience --test traces -- --test-threads 2
 }
 
 suite_system() {

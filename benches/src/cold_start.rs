@@ -62,7 +62,7 @@ async fn measure(bench: &str, client: &NodeClient, template: &str, n: usize) -> 
     Ok(starts)
 }
 
-/// Measures starts of `fluxbox`, then of `desktop`.
+/// Measures starts of `fluxbox`, then of `platform`, then of `desktop`.
 ///
 /// # Errors
 /// When a sandbox does not become Ready or does not go.
@@ -71,6 +71,9 @@ pub(crate) async fn run(report: &Report, n: Option<usize>) -> Result<()> {
     with_node(report.bench(), async |node| {
         let fluxbox = measure(report.bench(), &node.client, "fluxbox", n).await?;
         print_fluxbox(report, &fluxbox)?;
+        let platform = measure(report.bench(), &node.client, "platform", n).await?;
+        let note = "template platform: Ready with Roost's own window manager, xterm starts beside it";
+        report.median_ms("platform_p50_ms", &platform.ready, note)?;
         let desktop = measure(report.bench(), &node.client, "desktop", desktops).await?;
         let note = format!(
             "template desktop: Ready with the window manager, xterm and Chromium start behind it; \

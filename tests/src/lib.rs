@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod containerd;
+pub mod inside;
 pub mod node;
 pub mod process;
 pub mod root;

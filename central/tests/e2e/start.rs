@@ -51,7 +51,7 @@ async fn seeds_are_created_once_and_never_changed() {
     let names = |answer: Answer| -> Vec<String> {
         answer.json()["items"].as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().into()).collect()
     };
-    assert_eq!(names(central.get("/templates").await), ["bare", "desktop", "fluxbox"]);
+    assert_eq!(names(central.get("/templates").await), ["bare", "desktop", "fluxbox", "platform"]);
     assert_eq!(names(central.get("/profiles").await), ["browser", "small"]);
     let changed = r#"{"name":"bare","image":"other/image","profile":"small"}"#;
     assert_eq!(central.put("/templates/bare", changed).await.status, 200);

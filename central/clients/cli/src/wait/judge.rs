@@ -60,6 +60,7 @@ pub(crate) fn judge(goal: Goal, sandbox: &Sandbox) -> Verdict {
 /// `Failed: workload-exited`.
 pub(crate) fn status(observed: &Observed) -> String {
     match (observed.phase, observed.stage, &observed.reason) {
+        (Phase::Starting, None, Some(reason)) => format!("Starting: {reason}"),
         (Phase::Starting, Some(stage), _) => format!("Starting: {stage}"),
         (Phase::Failed, _, Some(reason)) => format!("Failed: {reason}"),
         (phase, _, _) => phase.to_string(),

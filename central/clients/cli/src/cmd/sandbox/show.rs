@@ -1,7 +1,7 @@
 //! `roost sandbox get`.
 
 use roost_proto::id::SandboxName;
-use roost_proto::model::{Observed, Sandbox, SandboxSpec};
+use roost_proto::model::{Observed, Restart, RestartPolicy, Sandbox, SandboxSpec};
 
 use super::super::{App, Several};
 use super::{find, list};
@@ -55,10 +55,33 @@ fn card(sandbox: &Sandbox, node: &str, console: &Console) -> String {
         .field("Created", human::moment(sandbox.created_at_unix_ms, now))
         .field("Ready", observed.ready_at_unix_ms.map(|at| human::moment(at, now)).unwrap_or_default())
         .field("Exit code", observed.exit_code.map(|code| code.to_string()).unwrap_or_default());
+    recovery_fields(&mut card, observed, now);
     spec_fields(&mut card, &sandbox.spec);
     usage_fields(&mut card, sandbox);
     stage_block(&mut card, observed, console);
     card.draw(console)
+}
+
+/// What ended by itself in it, and what followed.
+fn recovery_fields(card: &mut Card, observed: &Observed, now: u64) {
+    if let Some(at) = observed.next_restart_at_unix_ms {
+        card.field("Next restart", format!("in {}", human::duration_us(at.saturating_sub(now).saturating_mul(1000))));
+    }
+    if let Some(end) = &observed.last_end {
+        let code = end.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+        let text = format!("{}: {}{code}, {}", end.part, end.reason, human::moment(end.at_unix_ms, now));
+        card.field("Last end", text);
+        card.field("Restarts", observed.restarts.to_string());
+    }
+    let memory = &observed.out_of_memory;
+    if memory.kills > 0 {
+        let victim = memory.last.as_ref().map(|v| {
+            format!(", last {:?} (pid {}) of the {}, {}", v.process, v.pid, v.part, human::moment(v.at_unix_ms, now))
+        });
+        let count = usize::try_from(memory.kills).unwrap_or(usize::MAX);
+        let killed = human::count(count, "process", "processes");
+        card.field("Out of memory", format!("{killed} killed{}", victim.unwrap_or_default()));
+    }
 }
 
 /// What a sandbox is to be.
@@ -72,6 +95,8 @@ pub(crate) fn spec_fields(card: &mut Card, spec: &SandboxSpec) {
     card.field("Template", spec.template.to_string())
         .field("Image", spec.image.to_string())
         .field("Command", spec.command.join(" "))
+        .field("Window manager", format!("{:?}", spec.window_manager).to_lowercase())
+        .field("Made again", policies(&spec.restart))
         .field("Screen", format!("{}x{}{glx}", display.width_px, display.height_px))
         .field("CPU", format!("request {}, {limit}", human::cores(resources.cpu_request_millis)))
         .field(
@@ -84,6 +109,21 @@ pub(crate) fn spec_fields(card: &mut Card, spec: &SandboxSpec) {
             ),
         )
         .field("Environment", spec.env.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+}
+
+/// `application never, window manager on-failure, display never`.
+fn policies(restart: &Restart) -> String {
+    let word = |policy| match policy {
+        RestartPolicy::Never => "never",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::Always => "always",
+    };
+    format!(
+        "application {}, window manager {}, display {}",
+        word(restart.application),
+        word(restart.window_manager),
+        word(restart.display)
+    )
 }
 
 fn usage_fields(card: &mut Card, sandbox: &Sandbox) {
