@@ -225,11 +225,17 @@ async fn build_node(
     cgroups.create_plain(SHIM_CGROUP)?;
     std::fs::create_dir_all(&config.runc_state).map_err(|e| host::Error::path("create", &config.runc_state, e))?;
     let (ledger, contents, is_lost) = startup::open_ledger(&layout)?;
+    match host::quota::enforces_projects(layout.root()) {
+        Ok(project_quota) => tracing::info!(cgroup = cgroups.version().as_str(), project_quota, "host looked at"),
+        // Nothing depends on it yet.
+        Err(error) => tracing::warn!(%error, "whether the root has project quota is not known"),
+    }
     let images = ContainerdImages::new(client.clone(), config.containerd.snapshotter.as_str());
     let node = Arc::new(Node {
         runtime: RuntimeOptions {
             shim_cgroup: cgroups.path(SHIM_CGROUP),
             runc_root: config.runc_state.display().to_string(),
+            binary: config.containerd.runtime_binary.clone(),
         },
         images: Images::new(client.clone(), images, &config.containerd.snapshotter),
         display_images: (config.sandboxes.display_image.clone(), config.sandboxes.display_glx_image.clone()),

@@ -82,6 +82,9 @@ pub struct ContainerdConfig {
     pub namespace: String,
     /// Snapshotter for images; it must give directories.
     pub snapshotter: String,
+    /// The OCI runtime that the runc shim calls, `runc` or `crun`: a name in
+    /// containerd's search path, or an absolute path.
+    pub runtime_binary: String,
 }
 
 /// Sandboxes of the node.
@@ -187,6 +190,7 @@ impl Default for ContainerdConfig {
             socket: "/run/containerd/containerd.sock".into(),
             namespace: "roost".into(),
             snapshotter: crate::containerd::image::DEFAULT_SNAPSHOTTER.into(),
+            runtime_binary: "runc".into(),
         }
     }
 }
@@ -257,6 +261,9 @@ impl Config {
         require(root_plain, "root", "must not contain \":\", \",\" or \"\\\": overlayfs takes paths as a list")?;
         require(self.runc_state.is_absolute(), "runc_state", "must be an absolute path")?;
         require(self.containerd.socket.is_absolute(), "containerd.socket", "must be an absolute path")?;
+        let runtime = self.containerd.runtime_binary.as_str();
+        let runtime_ok = !runtime.is_empty() && (runtime.starts_with('/') || !runtime.contains(['/', ' ']));
+        require(runtime_ok, "containerd.runtime_binary", "must be a name such as \"runc\", or an absolute path")?;
         require(self.api.socket.is_absolute(), "api.socket", "must be an absolute path")?;
         require(self.sandboxes.max >= 1, "sandboxes.max", "must be at least 1")?;
         require(self.sandboxes.first_id >= MIN_FIRST_ID, "sandboxes.first_id", "must be at least 65536")?;
@@ -299,6 +306,8 @@ mod tests {
         for (text, expected) in [
             ("root = \"relative\"", "root"),
             ("root = \"/a:b\"", "root"),
+            ("[containerd]\nruntime_binary = \"\"", "containerd.runtime_binary"),
+            ("[containerd]\nruntime_binary = \"bin/crun\"", "containerd.runtime_binary"),
             ("[sandboxes]\nmax = 0", "sandboxes.max"),
             ("[sandboxes]\nfirst_id = 0", "sandboxes.first_id"),
             ("[sandboxes]\ncgroup_parent = \"a/../b\"", "sandboxes.cgroup_parent"),

@@ -13,6 +13,7 @@ pub mod mount;
 pub mod namespaces;
 pub mod overlay;
 pub mod passwd;
+pub mod quota;
 pub mod socket;
 
 use std::path::{Path, PathBuf};

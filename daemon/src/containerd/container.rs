@@ -70,6 +70,9 @@ struct RuncOptions {
     /// Cgroup of the shim process.
     #[prost(string, tag = "3")]
     shim_cgroup: String,
+    /// The runtime's program; without it the shim takes `runc`.
+    #[prost(string, tag = "6")]
+    binary_name: String,
     /// runc's state directory.
     #[prost(string, tag = "7")]
     root: String,
@@ -82,6 +85,9 @@ pub struct RuntimeOptions {
     pub shim_cgroup: String,
     /// runc's state directory, of this daemon alone.
     pub runc_root: String,
+    /// The OCI runtime's program: a name in containerd's search path, or an
+    /// absolute path.
+    pub binary: String,
 }
 
 /// A container of this daemon as containerd lists it.
@@ -106,7 +112,11 @@ impl Client {
         record_json: &[u8],
     ) -> Result<(), Error> {
         let id = ContainerId::new(spec.sandbox_id, spec.role);
-        let options = RuncOptions { shim_cgroup: runtime.shim_cgroup.clone(), root: runtime.runc_root.clone() };
+        let options = RuncOptions {
+            shim_cgroup: runtime.shim_cgroup.clone(),
+            binary_name: runtime.binary.clone(),
+            root: runtime.runc_root.clone(),
+        };
         let labels = [(SANDBOX_LABEL, spec.sandbox_id.as_str()), (ROLE_LABEL, spec.role.as_str())];
         let container = Container {
             id: id.to_string(),

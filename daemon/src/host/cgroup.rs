@@ -202,11 +202,20 @@ impl Cgroups {
         names.into_iter().collect()
     }
 
-    /// Ends every process of a cgroup and those below it, at once.
+    /// Ends every process of a cgroup and those below it. On v2 the kernel
+    /// does it in one step, also to processes that are just being made; on v1
+    /// those may escape, so the caller looks again.
     ///
     /// # Errors
-    /// When the list of processes cannot be read.
+    /// When the kernel refuses, or the list of processes cannot be read.
     pub fn kill(&self, name: &str) -> Result<(), Error> {
+        if self.version == Version::V2 {
+            let file = self.version.file("", &self.relative(name), "", "cgroup.kill");
+            return match std::fs::write(&file, "1") {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::path("write", file, e)),
+                _ => Ok(()),
+            };
+        }
         for pid in self.pids(name)? {
             let result = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             if let Err(e) = result
@@ -218,15 +227,10 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Processes of a cgroup and those below it, on v1.
     fn pids(&self, name: &str) -> Result<Vec<nix::unistd::Pid>, Error> {
         let mut pids = Vec::new();
-        let dirs = match self.version {
-            Version::V1 => vec![Path::new(MOUNT).join("pids").join(self.relative(name))],
-            Version::V2 => self.version.dirs(&self.relative(name)),
-        };
-        for dir in dirs {
-            collect_pids(&dir, &mut pids)?;
-        }
+        collect_pids(&Path::new(MOUNT).join("pids").join(self.relative(name)), &mut pids)?;
         Ok(pids)
     }
 

@@ -39,10 +39,16 @@ pub fn display_program(spec: &SandboxSpec, number: u32, workload: &PreparedImage
     Program { args, env, cwd: "/".into(), user: User { groups: Vec::new(), ..user_of(workload) }, terminal: false }
 }
 
-/// What the display container sees of the host.
+/// What the display container sees of the host. The framebuffer's tmpfs lies
+/// below the first and is named again: crun 1.8 leaves mounts below a bind out
+/// when there is a user namespace.
 #[must_use]
 pub fn display_binds(dirs: &SandboxDirs) -> Vec<BindMount> {
-    vec![bind(dirs.display(), "/run/roost", true), bind(dirs.x11(), server::SOCKET_DIR, true)]
+    vec![
+        bind(dirs.display(), "/run/roost", true),
+        bind(dirs.framebuffer(), server::ServerPaths::FRAMEBUFFER_DIR, true),
+        bind(dirs.x11(), server::SOCKET_DIR, true),
+    ]
 }
 
 /// The user's program; the spec's command wins over the image's.
