@@ -19,6 +19,8 @@ use crate::{Result, within};
 
 /// Size of one piece of an uploaded archive, in bytes.
 const PIECE_BYTES: usize = 1 << 20;
+/// Lines of output that explain a failure.
+const FAILURE_LINES: u32 = 20;
 /// How long a sandbox may take to reach a phase on a loaded machine.
 pub const PHASE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -142,12 +144,32 @@ impl NodeClient {
                 }
                 if observed.phase == Phase::Failed {
                     let message = observed.message.unwrap_or_default();
-                    return Err(format!("{id} failed: {message}").into());
+                    let output = self.output(id).await?;
+                    return Err(format!("{id} failed: {message}\n{output}").into());
                 }
             }
             Err("the watch ended".into())
         })
         .await
+    }
+
+    /// The last lines of what display and workload printed.
+    ///
+    /// # Errors
+    /// That the node does not hold them.
+    pub async fn output(&self, id: &SandboxId) -> Result<String> {
+        let mut text = Vec::new();
+        for source in [wire::LogSource::Display, wire::LogSource::Workload] {
+            text.extend(format!("--- {}\n", source.as_str_name()).into_bytes());
+            let tail_lines = Some(FAILURE_LINES);
+            let logs =
+                wire::LogsRequest { sandbox_id: id.to_string(), source: source.into(), follow: false, tail_lines };
+            let mut chunks = self.api.clone().logs(logs).await?.into_inner();
+            while let Some(chunk) = chunks.message().await? {
+                text.extend(chunk.data);
+            }
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Every sandbox that exists, with its phase.

@@ -4,6 +4,7 @@
 //! Everything is ended by its process id and nothing is left behind, also
 //! when a test panics: the values here clean up when they are dropped.
 
+pub mod cgroup;
 pub mod client;
 pub mod containerd;
 pub mod inside;

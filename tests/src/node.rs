@@ -6,10 +6,14 @@ use std::time::Duration;
 use roost_proto::model::{Profile, SandboxSpec, Template, resolve};
 
 use crate::process::Process;
+use crate::wait::patience;
 use crate::{Containerd, NodeClient, Result, Root, eventually};
 
 /// How long a daemon may take to answer on its socket.
 const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a spec may say at most, in milliseconds.
+const MAX_START_TIMEOUT_MS: u32 = 600_000;
 
 /// A node under a temporary root; it ends with its owner.
 #[derive(Debug)]
@@ -57,7 +61,9 @@ pub fn spec(template: &str) -> Result<SandboxSpec> {
     let read = |path: PathBuf| std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()));
     let template: Template = toml::from_str(&read(config.join(format!("templates/{template}.toml")))?)?;
     let profile: Profile = toml::from_str(&read(config.join(format!("profiles/{}.toml", template.profile)))?)?;
-    Ok(resolve(&template, &profile, &std::collections::BTreeMap::new()))
+    let mut spec = resolve(&template, &profile, &std::collections::BTreeMap::new());
+    spec.start_timeout_ms = spec.start_timeout_ms.saturating_mul(patience()?).min(MAX_START_TIMEOUT_MS);
+    Ok(spec)
 }
 
 impl TestNode {
@@ -85,7 +91,8 @@ impl TestNode {
         cgroup_parent(&self.root)
     }
 
-    /// Adds sections to the daemon's configuration, for its next start.
+    /// Adds sections to the daemon's configuration, for its next start; they
+    /// win over the harness's.
     pub fn configure(&mut self, sections: &str) {
         self.sections.push_str(sections);
     }
@@ -130,14 +137,14 @@ fn cgroup_parent(root: &Root) -> String {
     root.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Starts a daemon below `root`, with further `sections` in its
-/// configuration, and connects to its socket.
+/// Starts a daemon below `root`, with further `sections` of its
+/// configuration, which win over the harness's, and connects to its socket.
 ///
 /// # Errors
 /// When it does not answer in time, or ends.
 pub async fn launch(root: &Root, containerd: &Containerd, sections: &str) -> Result<(Process, NodeClient)> {
     let config = root.join("roostd.toml");
-    std::fs::write(&config, config_text(root, containerd) + sections)?;
+    std::fs::write(&config, merged(&config_text(root, containerd), sections)?)?;
     let config = config.display().to_string();
     let mut daemon = Process::start(&binary("roostd")?, &["--config", &config], &root.join("roostd.log"))?;
     let socket = root.join("roostd.sock");
@@ -155,13 +162,32 @@ pub async fn launch(root: &Root, containerd: &Containerd, sections: &str) -> Res
     Ok((daemon, client))
 }
 
+/// `base` with the values of `over` in it.
+fn merged(base: &str, over: &str) -> Result<String> {
+    let mut table: toml::Table = base.parse()?;
+    for (name, value) in over.parse::<toml::Table>()? {
+        match (table.get_mut(&name), value) {
+            (Some(toml::Value::Table(section)), toml::Value::Table(values)) => section.extend(values),
+            (_, value) => drop(table.insert(name, value)),
+        }
+    }
+    Ok(toml::to_string(&table)?)
+}
+
+/// The OCI runtime of the tests, `runc` unless the environment names another.
+#[must_use]
+pub fn oci_runtime() -> String {
+    std::env::var("ROOST_TEST_OCI_RUNTIME").unwrap_or_else(|_| "runc".into())
+}
+
 fn config_text(root: &Root, containerd: &Containerd) -> String {
     format!(
-        "root = \"{}\"\nrunc_state = \"{}\"\n[containerd]\nsocket = \"{}\"\n[sandboxes]\ncgroup_parent = \"{}\"\nfirst_id = 1073741824\n\
+        "root = \"{}\"\nrunc_state = \"{}\"\n[containerd]\nsocket = \"{}\"\nruntime_binary = \"{}\"\n[sandboxes]\ncgroup_parent = \"{}\"\nfirst_id = 1073741824\n\
          [api]\nsocket = \"{}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nfilter = \"info,roostd=debug\"\n",
         root.join("r").display(),
         root.join("runc").display(),
         containerd.socket().display(),
+        oci_runtime(),
         cgroup_parent(root),
         root.join("roostd.sock").display(),
     )

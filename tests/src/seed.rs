@@ -25,6 +25,9 @@ fn seeds() -> PathBuf {
     std::env::var_os("ROOST_TEST_SEEDS").map_or_else(|| "/var/tmp/roost-seeds".into(), PathBuf::from)
 }
 
+/// Variable: a seed that was made elsewhere, by [`make`].
+const FINISHED: &str = "ROOST_TEST_SEED";
+
 /// Names a seed by what it was made from: a rebuilt archive makes a new one.
 fn seed_name() -> Result<String> {
     let mut name = String::from("seed");
@@ -43,6 +46,18 @@ fn seed_name() -> Result<String> {
 /// # Errors
 /// When the seed cannot be made or copied.
 pub async fn plant(dir: &Path) -> Result<()> {
+    let seed = match std::env::var_os(FINISHED) {
+        Some(finished) => finished.into(),
+        None => make().await?,
+    };
+    copy(&seed.join("c"), dir)
+}
+
+/// The seed's path; makes it if it is not there.
+///
+/// # Errors
+/// When it cannot be made.
+pub async fn make() -> Result<PathBuf> {
     fs::create_dir_all(seeds())?;
     let seed = seeds().join(seed_name()?);
     let lock = fs::File::create(seed.with_extension("lock"))?;
@@ -54,7 +69,7 @@ pub async fn plant(dir: &Path) -> Result<()> {
         grow(&seed).await?;
         fs::write(seed.join(DONE), "")?;
     }
-    copy(&seed.join("c"), dir)
+    Ok(seed)
 }
 
 /// Imports the archives with a real daemon.
