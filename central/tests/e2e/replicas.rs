@@ -85,7 +85,7 @@ async fn a_node_that_moves_to_another_replica_and_back_loses_no_news() {
 
 #[tokio::test]
 async fn while_the_database_is_away_requests_are_refused_and_the_node_stays() {
-    let server = Server::start("");
+    let server = Server::start();
     let central = Central::start_with(&on(&server.database(), "central-0")).await;
     let (_node, mut session) = Node::ready(&central, "n1", 4).await;
     assert_eq!(central.admin("/ready").await.0, 200);

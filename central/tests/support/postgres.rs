@@ -4,6 +4,7 @@
 //! standard input closes, and it stops the server and removes the directory.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -16,11 +17,11 @@ use std::sync::{Mutex, OnceLock};
 const KEEPER: &str = r#"
 root=$1 bin=$2
 as() { if [ "$(id -u)" = 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi; }
-[ "$(id -u)" != 0 ] || chown postgres "$root"
+[ "$(id -u)" != 0 ] || chown -R postgres "$root"
 cd "$root"
 as "$bin/initdb" -D "$root/data" -U roost -A trust --no-sync -E UTF8 --locale=C.UTF-8 \
     --locale-provider=icu --icu-locale=en >"$root/initdb.log" 2>&1 || { cat "$root/initdb.log"; exit 1; }
-settings="-c listen_addresses= -c unix_socket_directories=$root -c port=5432 -c fsync=off -c max_connections=200 $3"
+settings="-c listen_addresses= -c unix_socket_directories=$root -c fsync=off -c max_connections=200 $3"
 while read -r word; do
     case $word in
         start) as "$bin/pg_ctl" -D "$root/data" -w -l "$root/log" -o "$settings" start >"$root/ctl.log" 2>&1 && echo done || cat "$root/ctl.log" "$root/log" ;;
@@ -39,6 +40,15 @@ pub(crate) struct Server {
     bin: PathBuf,
     keeper: Mutex<(Child, ChildStdin, BufReader<ChildStdout>)>,
     databases: AtomicU32,
+    port: u16,
+}
+
+/// How a server is reached over TCP: with TLS, and the role `guarded` by its
+/// password only.
+pub(crate) struct Tcp {
+    pub(crate) port: u16,
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: String,
 }
 
 /// The newest installed release.
@@ -56,14 +66,51 @@ impl Server {
     /// The server that the tests of this process share.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Server> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start(""))
+        SHARED.get_or_init(Self::start)
     }
 
-    /// Another server, with more settings (`-c name=value …`).
-    pub(crate) fn start(settings: &str) -> Self {
-        use std::os::unix::fs::PermissionsExt;
+    /// Another server.
+    pub(crate) fn start() -> Self {
+        Self::start_with(5432, |_| String::new())
+    }
+
+    /// Another server, which listens on loopback as well.
+    pub(crate) fn start_tcp(tcp: &Tcp) -> Self {
+        let server = Self::start_with(tcp.port, |root| {
+            let write = |name: &str, text: &str| {
+                let path = root.join(name);
+                std::fs::write(&path, text).unwrap();
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+                path.display().to_string()
+            };
+            let certificate = write("server.crt", &tcp.certificate_pem);
+            let key = write("server.key", &tcp.key_pem);
+            let logins = write("logins", "local all all trust\nhost all guarded all scram-sha-256\n");
+            format!(
+                "-c listen_addresses=127.0.0.1 -c hba_file={logins} \
+                 -c ssl_cert_file={certificate} -c ssl_key_file={key}"
+            )
+        });
+        server.set_tls(true);
+        server
+    }
+
+    /// Switches TLS on or off.
+    pub(crate) fn set_tls(&self, is_on: bool) {
+        let word = if is_on { "on" } else { "off" };
+        self.run("postgres", &format!("ALTER SYSTEM SET ssl = {word}; SELECT pg_reload_conf();"));
+        let is_done = || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            self.run("postgres", "SHOW ssl") == word
+        };
+        assert!((0..500).any(|_| is_done()), "TLS did not go {word}");
+    }
+
+    /// `prepare` puts files into its directory and says more settings.
+    fn start_with(port: u16, prepare: impl Fn(&Path) -> String) -> Self {
         let root = tempfile::Builder::new().prefix("roost-pg.").tempdir().unwrap().keep();
         std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let settings = format!("-c port={port} {}", prepare(&root));
         let bin = programs();
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper"])
@@ -76,7 +123,8 @@ impl Server {
             .spawn()
             .unwrap();
         let (stdin, stdout) = (keeper.stdin.take().unwrap(), BufReader::new(keeper.stdout.take().unwrap()));
-        let server = Self { root, bin, keeper: Mutex::new((keeper, stdin, stdout)), databases: AtomicU32::new(0) };
+        let keeper = Mutex::new((keeper, stdin, stdout));
+        let server = Self { root, bin, keeper, databases: AtomicU32::new(0), port };
         server.tell("start");
         server
     }
@@ -92,12 +140,7 @@ impl Server {
 
     /// Path of its unix socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.root.join(".s.PGSQL.5432")
-    }
-
-    /// Its directory, which every user may enter.
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
+        self.root.join(format!(".s.PGSQL.{}", self.port))
     }
 
     /// URL of a new, empty database.
@@ -110,7 +153,7 @@ impl Server {
     /// Runs SQL in a database and returns what it prints, unaligned.
     pub(crate) fn run(&self, database: &str, sql: &str) -> String {
         let mut child = Command::new(self.bin.join("psql"))
-            .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "roost", "-d", database, "-h"])
+            .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "roost", "-d", database, "-p", &self.port.to_string(), "-h"])
             .arg(&self.root)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

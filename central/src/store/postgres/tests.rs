@@ -8,6 +8,7 @@ mod faults;
 mod proxy;
 mod replicas;
 mod schema;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -101,7 +101,7 @@ async fn a_read_whose_connection_breaks_is_repeated_unnoticed() {
 
 #[tokio::test]
 async fn a_killed_server_makes_calls_fail_at_once_and_comes_back_by_itself() {
-    let server = Server::start("");
+    let server = Server::start();
     let url = server.database();
     let changes = Arc::new(Recorder::default());
     let bench = Bench::new(Arc::new(open_at(&url, changes.clone()).await), changes.clone(), None).await;
