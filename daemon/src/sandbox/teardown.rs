@@ -55,11 +55,12 @@ pub async fn stop(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), Te
 }
 
 /// Takes away the workload's container and its processes; the display and
-/// what the workload wrote stay.
+/// what the workload wrote stay. `grace`: as for [`stop`], where it still runs.
 ///
 /// # Errors
 /// See [`TeardownError`]; call again later.
-pub async fn remove_workload(node: &Node, id: &SandboxId) -> Result<(), TeardownError> {
+pub async fn remove_workload(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), TeardownError> {
+    terminate(node, &ContainerId::new(id, Role::Workload), grace).await?;
     remove_container(node, ContainerId::new(id, Role::Workload)).await
 }
 

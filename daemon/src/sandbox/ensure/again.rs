@@ -31,7 +31,9 @@ impl<'a> NotStarted<'a> {
         let probe = self.probe()?;
         self.publisher.stage(Stage::Workload);
         let (display, workload) = self.images().await?;
-        let removed = teardown::remove_workload(self.node, &self.desired.id).await;
+        // It runs still where only its window manager is gone.
+        let grace = Duration::from_millis(self.desired.spec.stop_grace_ms.into());
+        let removed = teardown::remove_workload(self.node, &self.desired.id, grace).await;
         removed.map_err(|error| match error {
             TeardownError::Containerd(error) => StartError::from(error),
             TeardownError::Host(error) => error.into(),
