@@ -196,7 +196,9 @@ fn get_shows_a_card_to_people_and_the_document_to_programs() {
     central.state().put(fakes::ready(fakes::named("demo")));
     let roost = Roost::of(&central);
     let card = roost.run(&["sandbox", "get", "demo"]).ok();
-    assert!(card.contains("Status:   Ready\n") && card.contains("Last start, 231 ms:\n"), "{card}");
+    let says = |words: &[&str]| card.lines().any(|line| line.split_whitespace().eq(words.iter().copied()));
+    assert!(says(&["Status:", "Ready"]) && card.contains("Last start, 231 ms:\n"), "{card}");
+    assert!(says(&["Window", "manager:", "image"]), "{card}");
     let json: serde_json::Value =
         serde_json::from_str(&roost.run(&["sandbox", "get", "demo", "-o", "json"]).ok()).unwrap();
     assert_eq!(json["name"], "demo");
