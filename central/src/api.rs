@@ -68,6 +68,7 @@ fn routes() -> Routes {
         ("/watch/sandboxes", get(watch::watch)),
         ("/nodes", get(node::list)),
         ("/nodes/{node}", get(node::get).delete(node::delete)),
+        ("/nodes/{node}/rotate", post(node::rotate)),
         ("/nodes/{node}/images", post(image::import).delete(image::remove)),
         ("/images", get(image::list)),
         ("/join-tokens", get(token::list).post(token::create)),

@@ -1,6 +1,7 @@
 //! Periodic duties. Each is idempotent and takes no input: a missed period is
 //! made good by the next.
 
+pub mod ca;
 pub mod expiry;
 pub mod silence;
 
@@ -13,5 +14,6 @@ use crate::app::Central;
 /// Starts all of them; they end with the tasks.
 pub fn spawn(central: &Arc<Central>) {
     central.tasks.spawn(info_span!("background", duty = "silence"), silence::run(central.clone()));
+    central.tasks.spawn(info_span!("background", duty = "ca"), ca::run(central.clone()));
     central.tasks.spawn(info_span!("background", duty = "expiry"), expiry::run(central.clone()));
 }

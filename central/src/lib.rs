@@ -37,3 +37,4 @@ pub mod serve;
 pub mod shutdown;
 pub mod store;
 pub mod tasks;
+pub mod upkeep;

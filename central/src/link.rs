@@ -7,8 +7,10 @@
 mod admission;
 mod heartbeat;
 mod identity;
+mod listen;
 mod order;
 mod pressure;
+mod push;
 mod session;
 mod sessions;
 mod tunnel;
@@ -23,25 +25,22 @@ use roost_proto::node::{CentralMessage, EnrolRequest, EnrolResponse, NodeMessage
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info_span;
 
 pub use admission::Admission;
 pub use pressure::{Pace, Pressure};
-pub use sessions::{NodeCallError, NodeClient, Sessions};
+pub use sessions::{AskRenewalError, NodeCallError, NodeClient, Sessions};
 
 use crate::app::Central;
-use crate::ca::{Authority, CaError, Issued};
+use crate::ca::{self, CaError, Issued};
 use crate::clock;
 use crate::secret::SecretHash;
 use crate::store::{EnrolError, Enrolment};
 use crate::tasks::Tasks;
 use session::Session;
 
-/// Time for the TLS handshake of a node.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Period of HTTP/2 pings, and how long an answer may take: together well
 /// below the 45 s after which a node counts as stale.
 const PING_PERIOD: Duration = Duration::from_secs(15);
@@ -50,8 +49,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// gigabit line over some milliseconds of distance.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// Largest message: a full heartbeat of a thousand sandboxes takes about 1 MiB.
-const MESSAGE_MAX_BYTES: usize = 16 << 20;
+/// Largest message in: a node of version 2 sends parts of 512 KiB, one of
+/// version 1 everything at once, some thousand sandboxes.
+const MESSAGE_IN_MAX_BYTES: usize = 16 << 20;
+/// Largest message out, as large as nodes take it: every spec of a full node.
+const MESSAGE_OUT_MAX_BYTES: usize = 64 << 20;
 /// Messages to a node that wait for its connection: coalesced desired state
 /// and tunnels, so that more than a few means a stuck connection.
 const OUT_DEPTH: usize = 32;
@@ -63,6 +65,10 @@ const NAME_MAX_LEN: usize = 253;
 pub struct LinkSettings {
     /// Life of a node's certificate.
     pub certificate_validity: Duration,
+    /// Life of central's own certificate.
+    pub server_certificate_validity: Duration,
+    /// TLS handshakes at once.
+    pub handshakes_max: usize,
     /// Period of heartbeats, and how far it may be stretched.
     pub pace: Pace,
 }
@@ -73,6 +79,9 @@ pub enum ServeLinkError {
     /// No certificate of its own.
     #[error("cannot make the server certificate of NodeLink")]
     Identity(#[source] CaError),
+    /// Certificates and keys do not fit together.
+    #[error("cannot configure TLS for NodeLink")]
+    Tls(#[source] rustls::Error),
     /// TLS or the transport failed.
     #[error("cannot serve NodeLink")]
     Transport(#[source] tonic::transport::Error),
@@ -88,25 +97,22 @@ pub async fn serve(
     tasks: Tasks,
     settings: LinkSettings,
 ) -> Result<(), ServeLinkError> {
-    let identity = central.authority.server_identity().map_err(ServeLinkError::Identity)?;
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(identity.chain_pem, identity.key_pem))
-        .client_ca_root(Certificate::from_pem(central.authority.ca_pem()))
-        .client_auth_optional(true)
-        .timeout(HANDSHAKE_TIMEOUT);
+    let listening = listen::Settings {
+        handshakes_max: settings.handshakes_max,
+        certificate_validity: settings.server_certificate_validity,
+    };
+    let incoming = listen::open(listener, central.ca.clone(), listening, &tasks)?;
     let ending = tasks.ending().clone();
     let service = NodeLinkServer::new(LinkService { central, tasks, settings })
-        .max_decoding_message_size(MESSAGE_MAX_BYTES)
-        .max_encoding_message_size(MESSAGE_MAX_BYTES);
+        .max_decoding_message_size(MESSAGE_IN_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_OUT_MAX_BYTES);
     Server::builder()
-        .tls_config(tls)
-        .map_err(ServeLinkError::Transport)?
         .http2_keepalive_interval(Some(PING_PERIOD))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), ending.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, ending.cancelled_owned())
         .await
         .map_err(ServeLinkError::Transport)
 }
@@ -119,7 +125,8 @@ struct LinkService {
 
 impl LinkService {
     fn issue(&self, key: &impl PublicKeyData, node: &NodeId) -> Result<Issued, Status> {
-        let issued = self.central.authority.issue(key, node, self.settings.certificate_validity);
+        let authorities = self.central.ca.present();
+        let issued = authorities.issuing().issue(key, node, self.settings.certificate_validity);
         issued.map_err(|error| ca_status(&error))
     }
 
@@ -127,7 +134,7 @@ impl LinkService {
         Response::new(EnrolResponse {
             node_id: node.to_string(),
             certificate_pem: issued.certificate_pem,
-            ca_pem: self.central.authority.ca_pem().into(),
+            ca_pem: self.central.ca.present().trust_pem(),
             not_after_unix_ms: issued.not_after_unix_ms,
         })
     }
@@ -172,7 +179,7 @@ impl NodeLink for LinkService {
         check_name(&request.node_name)?;
         // What can be wrong with the request comes first, as the token is good
         // for one try only; the signature comes last, as strangers may ask.
-        let key = Authority::read_request(&request.csr_der).map_err(|error| ca_status(&error))?;
+        let key = ca::read_request(&request.csr_der).map_err(|error| ca_status(&error))?;
         let node_id = NodeId::random();
         // People may paste the whole join string.
         let secret = request.join_token.split('.').next().unwrap_or_default();
@@ -190,8 +197,8 @@ impl NodeLink for LinkService {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<EnrolResponse>, Status> {
         let _entry = self.central.admission.enter()?;
-        let (node_id, _) = identity::enrolled(&self.central, &request).await?;
-        let key = Authority::read_request(&request.get_ref().csr_der).map_err(|error| ca_status(&error))?;
+        let node_id = identity::enrolled(&self.central, &request).await?.node_id;
+        let key = ca::read_request(&request.get_ref().csr_der).map_err(|error| ca_status(&error))?;
         let issued = self.issue(&key, &node_id)?;
         tracing::info!(node = %node_id, "node certificate renewed");
         Ok(self.answer(&node_id, issued))
@@ -199,10 +206,11 @@ impl NodeLink for LinkService {
 
     async fn session(&self, request: Request<Streaming<NodeMessage>>) -> Result<Response<Self::SessionStream>, Status> {
         let _entry = self.central.admission.enter()?;
-        let (node_id, node) = identity::enrolled(&self.central, &request).await?;
+        let caller = identity::enrolled(&self.central, &request).await?;
+        identity::keep_certificate(&self.central, &caller).await?;
         let (out_tx, out_rx) = mpsc::channel(OUT_DEPTH);
-        let span = info_span!("session", node = %node_id, name = node.name);
-        let session = Session::new(self.central.clone(), node_id, self.settings.pace);
+        let span = info_span!("session", node = %caller.node_id, name = caller.node.name);
+        let session = Session::new(self.central.clone(), caller.node_id, caller.certificate, self.settings.pace);
         let ending = self.tasks.ending().clone();
         // Its own task: a session must go on while its output waits.
         self.tasks.spawn(span, session.run(request.into_inner(), out_tx, ending));
@@ -210,7 +218,7 @@ impl NodeLink for LinkService {
     }
 
     async fn tunnel(&self, request: Request<Streaming<TunnelData>>) -> Result<Response<Self::TunnelStream>, Status> {
-        let node_id = identity::of(&request)?;
+        let (node_id, _) = identity::of(&request)?;
         let (out_tx, out_rx) = mpsc::channel(OUT_DEPTH);
         let span = info_span!("tunnel", node = %node_id);
         let sessions = self.central.sessions.clone();

@@ -1,13 +1,14 @@
 //! `roost-central`: arguments → configuration → log → runtime → app → signal → drain.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use command::StoreCommand;
-use roost_central::app::{App, default_tenant, issue_join_token, keep_admin_token, new_admin_token};
+use roost_central::app::{App, default_tenant, issue_join_token};
 use roost_central::config::Config;
+use roost_central::upkeep::{backup, ca, token};
 use roost_central::{log, shutdown};
 
 mod command;
@@ -29,8 +30,34 @@ struct Arguments {
 enum Command {
     /// Serves until SIGTERM or SIGINT (the default).
     Serve,
-    /// Replaces the admin token and prints the new one, once.
+    /// Replaces the admin token at once and prints the new one, once.
     AdminToken,
+    /// The admin token.
+    Token {
+        #[command(subcommand)]
+        action: TokenAction,
+    },
+    /// The certificate authority by which nodes and central know each other.
+    Ca {
+        #[command(subcommand)]
+        action: CaAction,
+    },
+    /// Writes database and CA into one file, beside a running server.
+    Backup {
+        /// The new file, made with mode 0600; `-` is standard output. It holds
+        /// the CA's key: keep it as you keep that.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Without the database, which PostgreSQL's own tools keep.
+        #[arg(long)]
+        ca_only: bool,
+    },
+    /// Makes the state of a central from a backup; refuses one that exists.
+    Restore {
+        /// The file; `-` is standard input.
+        #[arg(long = "in", value_name = "FILE")]
+        input: PathBuf,
+    },
     /// Prints a one-time token with which one node can join.
     JoinToken {
         /// How long it is good: a number and s, m, h or d.
@@ -43,6 +70,34 @@ enum Command {
     Store {
         #[command(subcommand)]
         command: StoreCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenAction {
+    /// Makes a new admin token and prints it, once; the old one goes on for a while.
+    Rotate {
+        /// How long the old one is good: a number and s, m, h or d.
+        #[arg(long, default_value = "24h", value_parser = parse_life)]
+        overlap: Duration,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CaAction {
+    /// Shows which CAs are trusted and how many nodes have certificates of each.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes the next CA; both are trusted, and nodes get certificates of the next.
+    Rotate,
+    /// Ends the rotation: only the next CA is trusted.
+    Retire {
+        /// Even if nodes are locked out by it.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -81,10 +136,14 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        match arguments.command {
-            Some(Command::AdminToken) => admin_token(&config).await,
-            Some(Command::JoinToken { expires_in }) => join_token(&config, expires_in).await,
-            Some(Command::Store { ref command }) => command.run(&config).await,
+        match &arguments.command {
+            Some(Command::AdminToken) => admin_token(&config, Duration::ZERO).await,
+            Some(Command::Token { action: TokenAction::Rotate { overlap } }) => admin_token(&config, *overlap).await,
+            Some(Command::JoinToken { expires_in }) => join_token(&config, *expires_in).await,
+            Some(Command::Ca { action }) => authority(&config, action).await,
+            Some(Command::Backup { out, ca_only }) => keep(&config, out, *ca_only),
+            Some(Command::Restore { input }) => restore(&config, input),
+            Some(Command::Store { command }) => command.run(&config).await,
             _ => serve(config).await,
         }
     })
@@ -107,17 +166,40 @@ async fn serve(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn admin_token(config: &Config) -> Result<(), Failure> {
-    let (store, _) = App::open_store(config).await?;
-    let secret = new_admin_token();
-    keep_admin_token(&*store, &default_tenant()?, &secret).await?;
-    println!("{}", secret.reveal());
+async fn admin_token(config: &Config, overlap: Duration) -> Result<(), Failure> {
+    println!("{}", token::rotate(config, overlap).await?);
+    Ok(())
+}
+
+async fn authority(config: &Config, action: &CaAction) -> Result<(), Failure> {
+    let status = match action {
+        CaAction::Status { .. } => ca::status(config).await?,
+        CaAction::Rotate => ca::rotate(config).await?,
+        CaAction::Retire { force } => ca::retire(config, *force).await?,
+    };
+    match action {
+        CaAction::Status { json: true } => println!("{}", serde_json::to_string_pretty(&status)?),
+        _ => print!("{}", status.text()),
+    }
+    Ok(())
+}
+
+fn keep(config: &Config, out: &Path, ca_only: bool) -> Result<(), Failure> {
+    let kept = backup::write(config, out, ca_only)?;
+    eprintln!("{} bytes of {} files kept: they hold the CA's key, keep them as you keep that", kept.bytes, kept.files);
+    Ok(())
+}
+
+fn restore(config: &Config, input: &Path) -> Result<(), Failure> {
+    let manifest = backup::restore(config, input)?;
+    eprintln!("restored what {} kept on {}: start roost-central", manifest.release, manifest.moment());
     Ok(())
 }
 
 async fn join_token(config: &Config, life: Duration) -> Result<(), Failure> {
-    let (store, authority) = App::open_store(config).await?;
-    let issued = issue_join_token(&*store, &default_tenant()?, authority.fingerprint(), life.as_secs()).await?;
+    let (store, authorities) = App::open_store(config).await?;
+    let fingerprint = authorities.serving().fingerprint();
+    let issued = issue_join_token(&*store, &default_tenant()?, fingerprint, life.as_secs()).await?;
     println!("{}", issued.token);
     Ok(())
 }

@@ -22,7 +22,7 @@ pub mod sqlite;
 
 use async_trait::async_trait;
 use roost_proto::id::{JoinTokenId, NodeId, ProfileName, TemplateName, TenantId};
-use roost_proto::model::{ImageInfo, ImageRef, Profile, Sandbox, Template};
+use roost_proto::model::{ImageInfo, ImageRef, NodeCertificate, Profile, Sandbox, Template};
 
 pub use database::Database;
 pub use error::{
@@ -93,8 +93,14 @@ pub trait TenantStore: Send + Sync {
     async fn join_tokens(&self, now_unix_ms: u64) -> Result<Vec<JoinToken>, StoreError>;
     /// Removes a join token; false if there was none.
     async fn delete_join_token(&self, id: JoinTokenId) -> Result<bool, StoreError>;
-    /// Makes this the only admin token of the tenant.
-    async fn replace_admin_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<(), StoreError>;
+    /// Makes this the admin token of the tenant; those before it are good until
+    /// `old_until_unix_ms`, and no longer at all when that is not later than now.
+    async fn replace_admin_token(
+        &self,
+        secret: SecretHash,
+        now_unix_ms: u64,
+        old_until_unix_ms: u64,
+    ) -> Result<(), StoreError>;
     /// Keeps an admin token if the tenant has none; true if it was kept.
     async fn add_first_admin_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<bool, StoreError>;
     /// Whether the tenant has an admin token.
@@ -107,8 +113,8 @@ pub trait TenantStore: Send + Sync {
 pub trait SystemStore: Send + Sync {
     /// Creates a tenant where it does not exist.
     async fn ensure_tenant(&self, tenant: TenantId, now_unix_ms: u64) -> Result<(), StoreError>;
-    /// The tenant whose API token hashes to this.
-    async fn find_api_token(&self, secret: SecretHash) -> Result<Option<TenantId>, StoreError>;
+    /// The tenant whose API token hashes to this and has not ended.
+    async fn find_api_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<Option<TenantId>, StoreError>;
 
     /// Consumes a join token and adds its node, atomically.
     async fn enrol(&self, enrolment: Enrolment) -> Result<(), EnrolError>;
@@ -116,6 +122,8 @@ pub trait SystemStore: Send + Sync {
     async fn link_node(&self, id: NodeId) -> Result<Option<LinkNode>, StoreError>;
     /// Notes which replica of central has the session of a node.
     async fn hold_node(&self, id: NodeId, replica: String, now_unix_ms: u64) -> Result<(), StoreError>;
+    /// Keeps the certificate that a node presents.
+    async fn save_certificate(&self, id: NodeId, certificate: NodeCertificate) -> Result<(), StoreError>;
     /// What is wanted of a node, beyond `base` or, without one, as a whole.
     async fn desired(&self, id: NodeId, base: Option<u64>) -> Result<Desired, StoreError>;
     /// Raises the desired generation of a node above `held`.
@@ -135,6 +143,6 @@ pub trait SystemStore: Send + Sync {
     async fn ping(&self) -> Result<(), StoreError>;
     /// How many sandboxes are in each phase.
     async fn count_phases(&self) -> Result<Vec<(String, u64)>, StoreError>;
-    /// Drops idempotency keys and spent join tokens older than `before_unix_ms`.
+    /// Drops idempotency keys, spent join tokens and replaced tokens older than `before_unix_ms`.
     async fn expire(&self, before_unix_ms: u64) -> Result<u64, StoreError>;
 }

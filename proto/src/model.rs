@@ -14,7 +14,7 @@ mod spec;
 mod template;
 
 pub use image::{ImageInfo, ImageRef, ParseImageRefError};
-pub use node::{Node, NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus};
+pub use node::{Node, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus};
 pub use problem::{FieldError, Problem};
 pub use pull::{LayerProgress, LayerState, PullPolicy, PullStep};
 pub use resources::{MAX_SHM_BYTES, MIN_SHM_BYTES, Resources};

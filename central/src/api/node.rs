@@ -31,3 +31,13 @@ pub(super) async fn delete(Caller(scope): Caller, Path(id): Path<String>) -> Res
     scope.delete_node(&named(Noun::Node, &id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// Asks a connected node to renew its certificate now.
+#[utoipa::path(post, path = "/api/v1/nodes/{node}/rotate", tag = "nodes", params(("node" = String, Path, description = "Id")),
+    responses((status = 202, description = "The node, asked to renew", body = Node), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn rotate(
+    Caller(scope): Caller,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Node>), ApiError> {
+    Ok((StatusCode::ACCEPTED, Json(scope.rotate_node(&named(Noun::Node, &id)?).await?)))
+}

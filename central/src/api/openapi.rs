@@ -21,7 +21,7 @@ use super::{exec, image, node, profile, sandbox, stream, template, token, watch}
         sandbox::list, sandbox::create, sandbox::get, sandbox::delete,
         sandbox::start, sandbox::stop, sandbox::restart,
         stream::screenshot, stream::logs, exec::exec, watch::watch,
-        node::list, node::get, node::delete,
+        node::list, node::get, node::delete, node::rotate,
         image::list, image::import, image::remove,
         token::list, token::create, token::delete,
         template::list, template::get, template::put, template::delete,

@@ -173,6 +173,7 @@ fn conflict_kind(conflict: &Conflict) -> Kind {
         Conflict::ProfileInUse { .. } => ("profile-in-use", "The profile is in use"),
         Conflict::NodeNotEmpty { .. } => ("node-not-empty", "The node holds sandboxes"),
         Conflict::NodeNotOffline { .. } => ("node-not-offline", "The node is not offline"),
+        Conflict::NodeTooOld { .. } => ("node-too-old", "The node is too old for this"),
     };
     (StatusCode::CONFLICT, code, title)
 }

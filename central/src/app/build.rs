@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::info_span;
 
 use super::{Central, Scope, SeedError, TokenError, default_tenant, keep_first_admin_token, new_admin_token};
-use crate::ca::{Authority, CaError, write_private};
+use crate::ca::{Authorities, CaError, Keeper, write_private};
 use crate::changes::Changes;
 use crate::config::{Config, ConfigError};
 use crate::link::{self, Admission, LinkSettings, Pace, Pressure, Sessions};
@@ -99,10 +99,10 @@ impl App {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Authority), StartError> {
-        let (store, authority) = open(config, Arc::new(Changes::default()), &Metrics::default()).await?;
+    pub async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Authorities), StartError> {
+        let (store, authorities) = open(config, Arc::new(Changes::default()), &Metrics::default()).await?;
         store.system().ensure_tenant(default_tenant()?, clock::now_unix_ms()).await?;
-        Ok((store, authority))
+        Ok((store, authorities))
     }
 
     /// Opens everything and binds every listener; nothing is served yet.
@@ -120,7 +120,7 @@ impl App {
             _ => None,
         };
         let (changes, metrics) = (Arc::new(Changes::default()), Metrics::default());
-        let (store, authority) = open(&config, changes.clone(), &metrics).await?;
+        let (store, authorities) = open(&config, changes.clone(), &metrics).await?;
         let tenant = default_tenant()?;
         store.system().ensure_tenant(tenant.clone(), clock::now_unix_ms()).await?;
         let silence = Silence { stale_after: config.link.stale_after(), offline_after: config.link.offline_after() };
@@ -131,7 +131,7 @@ impl App {
             sessions: Arc::new(Sessions::default()),
             admission: Admission::new(config.link.entries_max),
             pressure: Pressure::default(),
-            authority,
+            ca: Arc::new(Keeper::new(config.ca_dir(), authorities)),
             metrics,
             strategy: config.placement.strategy,
             replica: config.replica_name(),
@@ -166,6 +166,8 @@ impl App {
         background::spawn(&central);
         let settings = LinkSettings {
             certificate_validity: Duration::from_secs(config.link.certificate_validity_s),
+            server_certificate_validity: Duration::from_secs(config.link.server_certificate_validity_s),
+            handshakes_max: config.link.handshakes_max,
             pace: Pace::new(config.link.heartbeat_period_ms, config.link.stale_after()),
         };
         tasks.spawn(info_span!("link"), serve_link(link, central.clone(), settings));
@@ -183,11 +185,11 @@ async fn open(
     config: &Config,
     changes: Arc<Changes>,
     metrics: &Metrics,
-) -> Result<(Arc<dyn Store>, Authority), StartError> {
+) -> Result<(Arc<dyn Store>, Authorities), StartError> {
     private_dir(&config.state_dir)?;
-    let authority = Authority::open_or_create(&config.ca_dir())?;
+    let authorities = Authorities::open_or_create(&config.ca_dir())?;
     let store = config.database()?.open(changes, metrics.store.clone()).await?;
-    Ok((store, authority))
+    Ok((store, authorities))
 }
 
 /// Without NodeLink central is of no use: its end ends the process.

@@ -6,7 +6,7 @@ use roost_proto::id::{NodeId, ParseIdError, TenantId};
 use roost_proto::model::NodePhase;
 
 use super::RequestError;
-use crate::ca::Authority;
+use crate::ca::Keeper;
 use crate::changes::Changes;
 use crate::clock;
 use crate::link::{Admission, NodeCallError, NodeClient, Pressure, Sessions};
@@ -33,7 +33,7 @@ pub struct Central {
     /// How far central is behind its nodes.
     pub pressure: Pressure,
     /// Certificates for nodes.
-    pub authority: Authority,
+    pub ca: Arc<Keeper>,
     /// Counters.
     pub metrics: Metrics,
     /// Where new sandboxes go.
@@ -89,7 +89,7 @@ impl Scope {
     /// [`RequestError::Unauthorized`] and [`RequestError::Store`].
     pub async fn authenticate(central: &Arc<Central>, token: Option<&str>) -> Result<Self, RequestError> {
         let token = token.ok_or(RequestError::Unauthorized)?;
-        let tenant = central.store.system().find_api_token(SecretHash::of(token)).await?;
+        let tenant = central.store.system().find_api_token(SecretHash::of(token), clock::now_unix_ms()).await?;
         let tenant = tenant.ok_or(RequestError::Unauthorized)?;
         Ok(Self { central: central.clone(), tenant })
     }

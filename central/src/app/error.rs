@@ -136,4 +136,12 @@ pub enum Conflict {
         /// How well it is heard.
         phase: NodePhase,
     },
+    /// The node speaks a protocol that has no such message.
+    #[error("node {name} speaks NodeLink version {version}, which cannot do this: upgrade its roostd")]
+    NodeTooOld {
+        /// The node.
+        name: String,
+        /// What it speaks.
+        version: u32,
+    },
 }

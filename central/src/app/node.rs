@@ -5,6 +5,7 @@ use roost_proto::model::{Node, NodePhase};
 
 use super::{Central, Conflict, Noun, RequestError, Scope};
 use crate::clock;
+use crate::link::{AskRenewalError, NodeCallError};
 use crate::store::{DeleteNodeError, NodeRecord};
 
 /// A stored node with what is known of it this moment.
@@ -14,7 +15,7 @@ fn present(central: &Central, record: NodeRecord) -> Node {
     status.load = load;
     Node {
         protocol_version: central.sessions.version(&record.id),
-        certificate: None,
+        certificate: record.certificate,
         phase: central.live.phase(&record.id, clock::now_unix_ms()),
         id: record.id,
         name: record.name,
@@ -66,8 +67,25 @@ impl Scope {
             }
             DeleteNodeError::Store(error) => error.into(),
         })?;
+        self.central.sessions.revoke(id);
         self.central.live.forget_node(id);
         tracing::info!(node = %id, name = node.name, "node removed");
         Ok(())
+    }
+
+    /// Asks a node to renew its certificate now; it does within moments.
+    ///
+    /// # Errors
+    /// [`RequestError::NotFound`], [`RequestError::Node`] when it is not
+    /// connected, [`Conflict::NodeTooOld`] and [`RequestError::Store`].
+    pub async fn rotate_node(&self, id: &NodeId) -> Result<Node, RequestError> {
+        let node = self.node(id).await?;
+        self.central.sessions.ask_renewal(id).map_err(|error| match error {
+            AskRenewalError::Offline => NodeCallError::Offline(id.clone()).into(),
+            AskRenewalError::TooOld(version) => {
+                RequestError::from(Conflict::NodeTooOld { name: node.name.clone(), version })
+            }
+        })?;
+        Ok(node)
     }
 }

@@ -1,5 +1,7 @@
 //! Tokens: the admin's and those to join with.
 
+use std::time::Duration;
+
 use roost_proto::id::{JoinTokenId, TenantId};
 use serde::Serialize;
 
@@ -73,12 +75,20 @@ pub async fn issue_join_token(
     Ok(NewJoinTokenInfo { id, token: format!("{}.{ca_fingerprint}", secret.reveal()), expires_at_unix_ms })
 }
 
-/// Makes this the only admin token.
+/// Makes this the admin token; those before it are good for `overlap` more.
 ///
 /// # Errors
 /// [`TokenError::Store`].
-pub async fn keep_admin_token(store: &dyn Store, tenant: &TenantId, secret: &Secret) -> Result<(), TokenError> {
-    Ok(store.tenant(tenant).replace_admin_token(secret.hash(), clock::now_unix_ms()).await?)
+pub async fn keep_admin_token(
+    store: &dyn Store,
+    tenant: &TenantId,
+    secret: &Secret,
+    overlap: Duration,
+) -> Result<(), TokenError> {
+    let now_unix_ms = clock::now_unix_ms();
+    let overlap_ms = u64::try_from(overlap.as_millis()).unwrap_or(u64::MAX);
+    let old_until_unix_ms = now_unix_ms.saturating_add(overlap_ms);
+    Ok(store.tenant(tenant).replace_admin_token(secret.hash(), now_unix_ms, old_until_unix_ms).await?)
 }
 
 /// Keeps the admin token of the first start; false if there is one already.
@@ -105,10 +115,12 @@ impl Scope {
     /// # Errors
     /// [`RequestError::Invalid`] and [`RequestError::Store`].
     pub async fn create_join_token(&self, life_s: u64) -> Result<NewJoinTokenInfo, RequestError> {
-        let (store, fingerprint) = (&*self.central.store, self.central.authority.fingerprint());
-        issue_join_token(store, &self.tenant, fingerprint, life_s).await.map_err(|error| match error {
-            TokenError::Life(_) => RequestError::field("expires_in_s", error.to_string()),
-            TokenError::Store(error) => error.into(),
+        let (store, authorities) = (&*self.central.store, self.central.ca.present());
+        issue_join_token(store, &self.tenant, authorities.serving().fingerprint(), life_s).await.map_err(|error| {
+            match error {
+                TokenError::Life(_) => RequestError::field("expires_in_s", error.to_string()),
+                TokenError::Store(error) => error.into(),
+            }
         })
     }
 

@@ -8,28 +8,30 @@
 //! Both halves run in one task; whichever ends first ends the session, and the
 //! node dials again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use roost_proto::convert::WireEnum;
-use roost_proto::id::{NodeId, TunnelId};
-use roost_proto::model::Sandbox;
+use roost_proto::id::NodeId;
+use roost_proto::model::NodeCertificate;
 use roost_proto::node::central_message::Body as Out;
 use roost_proto::node::node_message::Body as In;
-use roost_proto::node::{
-    CentralMessage, DesiredAck, DesiredSandbox, DesiredState, Hello, NodeMessage, OpenTunnel, Welcome,
-};
+use roost_proto::node::{CentralMessage, CertificateAdopted, DesiredAck, Hello, NodeMessage, Welcome};
 use roost_proto::protocol::negotiate;
-use tokio::sync::{Notify, mpsc, watch};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::admission::shutting_down;
 use super::heartbeat::Heartbeats;
-use super::identity::store_status;
+use super::identity::{removed, store_status};
 use super::pressure::Pace;
+use super::push::Push;
+use super::sessions::End;
 use crate::app::Central;
+use crate::ca;
+use crate::changes::lock;
 use crate::clock;
 
 /// Wait after the database has failed: nodes and sessions try again, and must
@@ -43,12 +45,14 @@ pub(super) const VERSION_2: u32 = 2;
 /// Abilities that this central offers.
 const FEATURES: [&str; 1] = ["tunnel"];
 
-type OutTx = mpsc::Sender<Result<CentralMessage, Status>>;
+pub(super) type OutTx = mpsc::Sender<Result<CentralMessage, Status>>;
 
 /// A session that begins.
 pub(super) struct Session {
-    central: Arc<Central>,
-    node: NodeId,
+    pub(super) central: Arc<Central>,
+    pub(super) node: NodeId,
+    /// What the node has presented.
+    certificate: NodeCertificate,
     pace: Pace,
 }
 
@@ -58,12 +62,21 @@ pub(super) struct Shared {
     /// Highest generation of desired state that the node has made durable.
     pub(super) acked: AtomicU64,
     /// Woken when the node asks for the whole desired state.
-    resend: Notify,
+    pub(super) resend: Notify,
+    /// Key id of the CA that issued the certificate which the node uses.
+    ca_key_id: Mutex<String>,
+}
+
+impl Shared {
+    /// Key id of the CA that issued the certificate which the node uses.
+    pub(super) fn ca_key_id(&self) -> MutexGuard<'_, String> {
+        lock(&self.ca_key_id)
+    }
 }
 
 impl Session {
-    pub(super) fn new(central: Arc<Central>, node: NodeId, pace: Pace) -> Self {
-        Self { central, node, pace }
+    pub(super) fn new(central: Arc<Central>, node: NodeId, certificate: NodeCertificate, pace: Pace) -> Self {
+        Self { central, node, certificate, pace }
     }
 
     /// Runs to the end and tells the node why, if it was not the node's wish.
@@ -88,23 +101,70 @@ impl Session {
         let (hello, version) = hello(&mut inbound).await?;
         let mut registration = self.central.sessions.open(&self.node, version);
         let desired_rx = self.central.changes.watch_desired(&self.node);
+        // Marked as seen before the Welcome, which brings what it says.
+        let authorities_rx = self.central.ca.subscribe();
         self.central.live.heard(&self.node, None, clock::now_unix_ms());
         send(out_tx, Out::Welcome(self.welcome(version))).await?;
         let stored = self.stored(&hello).await?;
         self.hold().await?;
         tracing::info!(instance = hello.instance_id, version, generation = hello.desired_generation, "session begun");
-        let shared = Shared { acked: AtomicU64::new(hello.desired_generation), ..Shared::default() };
+        let shared = Shared {
+            acked: AtomicU64::new(hello.desired_generation),
+            ca_key_id: Mutex::new(self.certificate.ca_key_id.clone()),
+            ..Shared::default()
+        };
         let is_new_process = stored.instance_id != hello.instance_id;
         let heartbeats = Heartbeats::new(self.central.clone(), self.node.clone(), hello.instance_id, is_new_process)
             .with_pace((version >= VERSION_2).then_some(self.pace));
-        let known = (hello.desired_generation == stored.desired_generation).then_some(hello.desired_generation);
-        let fence = registration.fence.clone();
+        let sent = (hello.desired_generation == stored.desired_generation).then_some(hello.desired_generation);
+        let push = Push { session: self, shared: &shared, out_tx, version, sent, desired_rx, authorities_rx };
+        let end = registration.end.clone();
         // Any arm may be dropped when another ends: see `run`.
         tokio::select! {
-            end = receive(inbound, heartbeats, &shared, out_tx) => end,
-            end = self.push(known, desired_rx, &mut registration.tunnels_rx, &shared, out_tx) => end,
-            () = fence.cancelled() => Err(Status::aborted("a newer session of this node has begun")),
+            end = self.receive(inbound, heartbeats, &shared, out_tx) => end,
+            end = push.run(&mut registration) => end,
+            why = end.ended() => Err(match why {
+                End::Newer => Status::aborted("a newer session of this node has begun"),
+                End::Removed => removed(&self.node),
+            }),
         }
+    }
+
+    /// Takes heartbeats and acks until the node ends the stream.
+    async fn receive(
+        &self,
+        mut inbound: Streaming<NodeMessage>,
+        mut heartbeats: Heartbeats,
+        shared: &Shared,
+        out_tx: &OutTx,
+    ) -> Result<(), Status> {
+        while let Some(message) = inbound.message().await? {
+            match message.body {
+                Some(In::Heartbeat(heartbeat)) => {
+                    let ack = heartbeats.take(heartbeat, shared.acked.load(Ordering::Relaxed)).await;
+                    send(out_tx, Out::HeartbeatAck(ack)).await?;
+                }
+                Some(In::DesiredAck(ack)) => acknowledged(&ack, shared),
+                Some(In::CertificateAdopted(adopted)) => self.adopted(adopted, shared).await?,
+                Some(In::Hello(_)) => return Err(Status::invalid_argument("Hello must be the first message only")),
+                // A newer node may say more than we understand.
+                None => tracing::debug!("unknown message ignored"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of the certificate that the node uses from now on.
+    async fn adopted(&self, adopted: CertificateAdopted, shared: &Shared) -> Result<(), Status> {
+        let certificate = CertificateDer::from(adopted.certificate_der);
+        let read = ca::node_of(&certificate).and_then(|node| Ok((node, ca::describe(&certificate)?)));
+        let (node, certificate) = read.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if node != self.node {
+            return Err(Status::invalid_argument("certificate_adopted: the certificate names another node"));
+        }
+        *shared.ca_key_id() = certificate.ca_key_id.clone();
+        let system = self.central.store.system();
+        system.save_certificate(node, certificate).await.map_err(|error| store_status(&error))
     }
 
     fn welcome(&self, version: u32) -> Welcome {
@@ -113,7 +173,7 @@ impl Session {
             features: FEATURES.map(String::from).to_vec(),
             heartbeat_period_ms: self.pace.period_ms,
             central_unix_ms: clock::now_unix_ms(),
-            ca_pem: String::new(),
+            ca_pem: if version < VERSION_2 { String::new() } else { self.central.ca.present().trust_pem() },
         }
     }
 
@@ -121,7 +181,7 @@ impl Session {
     /// generation is not behind the node's own (a database from a backup).
     async fn stored(&self, hello: &Hello) -> Result<crate::store::LinkNode, Status> {
         let system = self.central.store.system();
-        let removed = || Status::unauthenticated("the node was removed from central: join again");
+        let removed = || removed(&self.node);
         let fault = |error| store_status(&error);
         let stored = system.link_node(self.node.clone()).await.map_err(fault)?.ok_or_else(removed)?;
         if stored.desired_generation >= hello.desired_generation {
@@ -147,66 +207,6 @@ impl Session {
         let held = store.system().hold_node(self.node.clone(), replica.clone(), clock::now_unix_ms()).await;
         held.map_err(|error| store_status(&error))
     }
-
-    /// Sends desired state whenever it differs from what was sent, and asks
-    /// for tunnels.
-    async fn push(
-        &self,
-        mut sent: Option<u64>,
-        mut desired_rx: watch::Receiver<u64>,
-        tunnels_rx: &mut mpsc::Receiver<TunnelId>,
-        shared: &Shared,
-        out_tx: &OutTx,
-    ) -> Result<(), Status> {
-        let mut newest = sent.is_none().then_some(0);
-        loop {
-            let mut retry = None;
-            if newest.is_some_and(|newest| sent.is_none_or(|sent| newest > sent)) {
-                match self.push_desired(sent, out_tx).await? {
-                    Some(generation) => sent = Some(generation),
-                    // The session outlives an outage of the database.
-                    None => retry = newest,
-                }
-            }
-            // Cancel-safe arms: a watch, a permit and a queue keep what was
-            // not taken from them, and a sleep that is cut short by news is
-            // followed by another look at what is to be sent.
-            tokio::select! {
-                changed = desired_rx.changed() => {
-                    changed.map_err(|_| Status::unavailable("central shuts down"))?;
-                    newest = Some(*desired_rx.borrow_and_update());
-                }
-                () = tokio::time::sleep(STORE_PAUSE), if retry.is_some() => newest = retry,
-                () = shared.resend.notified() => (sent, newest) = (None, Some(0)),
-                Some(id) = tunnels_rx.recv() => {
-                    send(out_tx, Out::OpenTunnel(OpenTunnel { tunnel_id: id.to_string() })).await?;
-                    newest = retry;
-                }
-            }
-        }
-    }
-
-    /// Sends what is wanted beyond `base`, or all of it; the generation sent,
-    /// or none while the database does not answer.
-    async fn push_desired(&self, base: Option<u64>, out_tx: &OutTx) -> Result<Option<u64>, Status> {
-        let desired = match self.central.store.system().desired(self.node.clone(), base).await {
-            Ok(desired) => desired,
-            Err(error) => {
-                tracing::warn!(error = crate::log::chain(&error), "desired state could not be read");
-                return Ok(None);
-            }
-        };
-        let generation = desired.generation;
-        let message = DesiredState {
-            generation,
-            full: base.is_none(),
-            base_generation: base.unwrap_or(0),
-            sandboxes: desired.sandboxes.into_iter().map(to_wire).collect(),
-        };
-        tracing::debug!(generation, full = message.full, sandboxes = message.sandboxes.len(), "desired state sent");
-        send(out_tx, Out::DesiredState(message)).await?;
-        Ok(Some(generation))
-    }
 }
 
 /// Reads the first message and agrees on a version.
@@ -224,29 +224,6 @@ async fn hello(inbound: &mut Streaming<NodeMessage>) -> Result<(Hello, u32), Sta
     Ok((hello, version))
 }
 
-/// Takes heartbeats and acks until the node ends the stream.
-async fn receive(
-    mut inbound: Streaming<NodeMessage>,
-    mut heartbeats: Heartbeats,
-    shared: &Shared,
-    out_tx: &OutTx,
-) -> Result<(), Status> {
-    while let Some(message) = inbound.message().await? {
-        match message.body {
-            Some(In::Heartbeat(heartbeat)) => {
-                let ack = heartbeats.take(heartbeat, shared.acked.load(Ordering::Relaxed)).await;
-                send(out_tx, Out::HeartbeatAck(ack)).await?;
-            }
-            Some(In::DesiredAck(ack)) => acknowledged(&ack, shared),
-            Some(In::CertificateAdopted(_)) => {}
-            Some(In::Hello(_)) => return Err(Status::invalid_argument("Hello must be the first message only")),
-            // A newer node may say more than we understand.
-            None => tracing::debug!("unknown message ignored"),
-        }
-    }
-    Ok(())
-}
-
 fn acknowledged(ack: &DesiredAck, shared: &Shared) {
     if ack.resync {
         tracing::info!(generation = ack.generation, "node asks for the whole desired state");
@@ -257,19 +234,7 @@ fn acknowledged(ack: &DesiredAck, shared: &Shared) {
     }
 }
 
-async fn send(out_tx: &OutTx, body: Out) -> Result<(), Status> {
+pub(super) async fn send(out_tx: &OutTx, body: Out) -> Result<(), Status> {
     let message = CentralMessage { body: Some(body) };
     out_tx.send(Ok(message)).await.map_err(|_| Status::cancelled("the node closed the session"))
-}
-
-fn to_wire(sandbox: Sandbox) -> DesiredSandbox {
-    DesiredSandbox {
-        sandbox_id: sandbox.id.into(),
-        generation: sandbox.generation,
-        run_state: sandbox.run_state.to_wire(),
-        restart_count: sandbox.restart_count,
-        spec: Some(sandbox.spec.into()),
-        tenant: sandbox.tenant.into(),
-        name: sandbox.name.map(Into::into).unwrap_or_default(),
-    }
 }

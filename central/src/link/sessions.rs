@@ -12,10 +12,11 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use roost_proto::id::{NodeId, TunnelId};
 use roost_proto::node::node_api_client::NodeApiClient;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::session::VERSION_2;
 use super::tunnel::TunnelIo;
 use crate::changes::lock;
 
@@ -69,16 +70,58 @@ pub enum NodeCallError {
     },
 }
 
+/// Why central ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The node has begun a newer one.
+    Newer,
+    /// The node was removed.
+    Removed,
+}
+
+/// Tells a session to end.
+#[derive(Debug, Clone)]
+pub(super) struct EndSignal(watch::Receiver<Option<End>>);
+
+impl EndSignal {
+    /// Waits until the session is to end.
+    pub(super) async fn ended(mut self) -> End {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(end) => end.unwrap_or(End::Newer),
+            // The handle is gone: another one has taken its place.
+            Err(_) => End::Newer,
+        }
+    }
+}
+
+/// Why a node is not asked to renew its certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskRenewalError {
+    /// It has no session.
+    Offline,
+    /// Its session speaks a version that has no such message.
+    TooOld(u32),
+}
+
 struct Handle {
     epoch: u64,
     version: u32,
-    fence: CancellationToken,
+    end: watch::Sender<Option<End>>,
+    closed: CancellationToken,
+    renew: Arc<Notify>,
     client: NodeClient,
 }
 
 struct Pending {
     node: NodeId,
     tunnel_tx: oneshot::Sender<TunnelIo>,
+}
+
+impl Handle {
+    fn close(&self, why: End) {
+        self.end.send_replace(Some(why));
+        self.closed.cancel();
+    }
 }
 
 /// Every open session.
@@ -100,14 +143,19 @@ pub(super) struct Registration {
     sessions: Arc<Sessions>,
     node: NodeId,
     epoch: u64,
-    /// Cancelled when a newer session of the node begins.
-    pub(super) fence: CancellationToken,
+    /// When central ends the session, and why.
+    pub(super) end: EndSignal,
+    /// Ends the tunnels of the session.
+    closed: CancellationToken,
+    /// Woken when somebody wants the node's certificate renewed.
+    pub(super) renew: Arc<Notify>,
     /// Tunnels that the node is to open.
     pub(super) tunnels_rx: mpsc::Receiver<TunnelId>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        self.closed.cancel();
         let mut by_node = lock(&self.sessions.by_node);
         if by_node.get(&self.node).is_some_and(|handle| handle.epoch == self.epoch) {
             by_node.remove(&self.node);
@@ -146,15 +194,44 @@ impl Sessions {
     /// Makes this the session of the node and fences the one before.
     pub(super) fn open(self: &Arc<Self>, node: &NodeId, version: u32) -> Registration {
         let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
-        let fence = CancellationToken::new();
+        let (end, end_rx) = watch::channel(None);
+        let (closed, renew) = (CancellationToken::new(), Arc::new(Notify::new()));
         let (tunnels_tx, tunnels_rx) = mpsc::channel(TUNNELS_DEPTH);
         let client = connect_lazy(Arc::downgrade(self), node.clone(), tunnels_tx);
-        let handle = Handle { epoch, version, fence: fence.clone(), client };
+        let handle = Handle { epoch, version, end, closed: closed.clone(), renew: renew.clone(), client };
         if let Some(older) = lock(&self.by_node).insert(node.clone(), handle) {
             tracing::info!("newer session of the node: the older one is fenced");
-            older.fence.cancel();
+            older.close(End::Newer);
         }
-        Registration { sessions: self.clone(), node: node.clone(), epoch, fence, tunnels_rx }
+        let end = EndSignal(end_rx);
+        Registration { sessions: self.clone(), node: node.clone(), epoch, end, closed, renew, tunnels_rx }
+    }
+
+    /// Ends the session of a node that was removed, with its tunnels.
+    pub fn revoke(&self, node: &NodeId) {
+        let removed = lock(&self.by_node).remove(node);
+        if let Some(handle) = removed {
+            handle.close(End::Removed);
+        }
+    }
+
+    /// Asks a node to renew its certificate now.
+    ///
+    /// # Errors
+    /// See [`AskRenewalError`].
+    pub fn ask_renewal(&self, node: &NodeId) -> Result<(), AskRenewalError> {
+        let by_node = lock(&self.by_node);
+        let handle = by_node.get(node).ok_or(AskRenewalError::Offline)?;
+        if handle.version < VERSION_2 {
+            return Err(AskRenewalError::TooOld(handle.version));
+        }
+        handle.renew.notify_one();
+        Ok(())
+    }
+
+    /// Cancelled when the session of a node ends; none without one.
+    pub(super) fn closed(&self, node: &NodeId) -> Option<CancellationToken> {
+        lock(&self.by_node).get(node).map(|handle| handle.closed.clone())
     }
 
     /// Hands over a tunnel that a node has opened; false if nobody waits for it.
@@ -211,12 +288,34 @@ mod tests {
         let node = NodeId::random();
         let older = sessions.open(&node, 2);
         let newer = sessions.open(&node, 2);
-        assert!(older.fence.is_cancelled());
-        assert!(!newer.fence.is_cancelled());
+        assert_eq!(older.end.clone().ended().await, End::Newer);
+        assert!(older.closed.is_cancelled() && !newer.closed.is_cancelled());
         drop(older);
         assert!(sessions.is_open(&node));
         drop(newer);
         assert!(!sessions.is_open(&node));
+    }
+
+    #[tokio::test]
+    async fn a_removed_node_loses_its_session_and_its_tunnels() {
+        let sessions = Arc::new(Sessions::default());
+        let node = NodeId::random();
+        let session = sessions.open(&node, 2);
+        sessions.revoke(&node);
+        assert_eq!(session.end.clone().ended().await, End::Removed);
+        assert!(session.closed.is_cancelled() && !sessions.is_open(&node));
+    }
+
+    #[tokio::test]
+    async fn only_a_connected_node_that_understands_it_is_asked_to_renew() {
+        let sessions = Arc::new(Sessions::default());
+        let node = NodeId::random();
+        assert_eq!(sessions.ask_renewal(&node), Err(AskRenewalError::Offline));
+        let _old = sessions.open(&node, 1);
+        assert_eq!(sessions.ask_renewal(&node), Err(AskRenewalError::TooOld(1)));
+        let new = sessions.open(&node, 2);
+        assert_eq!(sessions.ask_renewal(&node), Ok(()));
+        new.renew.notified().await;
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use roost_proto::node::TunnelData;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
-use tokio_util::sync::PollSender;
+use tokio_util::sync::{CancellationToken, PollSender};
 use tonic::{Status, Streaming};
 
 use super::sessions::Sessions;
@@ -44,7 +44,10 @@ pub(super) async fn accept(
         // Fails only when the node is gone, and then it needs no answer.
         Err(error) => return drop(out_tx.send(Err(Status::invalid_argument(error.to_string()))).await),
     };
-    let tunnel = bytes_of(first.data, inbound, out_tx.clone());
+    let Some(closed) = sessions.closed(&node) else {
+        return drop(out_tx.send(Err(Status::unauthenticated("a tunnel needs the session of its node"))).await);
+    };
+    let tunnel = bytes_of(first.data, inbound, out_tx.clone(), closed);
     if !sessions.deliver(&node, &id, tunnel) {
         tracing::debug!(tunnel = %id, "nobody waits for the tunnel");
         drop(out_tx.send(Err(Status::not_found("nobody waits for this tunnel"))).await);
@@ -55,8 +58,11 @@ fn bytes_of(
     first: Vec<u8>,
     inbound: Streaming<TunnelData>,
     out_tx: mpsc::Sender<Result<TunnelData, Status>>,
+    closed: CancellationToken,
 ) -> TunnelIo {
-    let reader = StreamReader::new(chunks(first, inbound));
+    // Whatever is under way ends with the session: the certificate of a
+    // removed node is good for nothing from that moment.
+    let reader = StreamReader::new(chunks(first, inbound).take_until(Box::pin(closed.cancelled_owned())));
     let sink =
         PollSender::new(out_tx).sink_map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe)).with(|data: Bytes| {
             std::future::ready(io::Result::Ok(Ok(TunnelData { tunnel_id: String::new(), data: data.into() })))

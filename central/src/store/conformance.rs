@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 
 use roost_proto::id::{JoinTokenId, NodeId, SandboxId, TenantId};
 use roost_proto::model::{
-    ImageInfo, NodeCapacity, NodeCondition, NodeStatus, Observed, Phase, Profile, RunState, Template, resolve,
+    ImageInfo, NodeCapacity, NodeCertificate, NodeCondition, NodeStatus, Observed, Phase, Profile, RunState, Template,
+    resolve,
 };
 
 use super::*;
@@ -256,6 +257,8 @@ macro_rules! suite {
             case!(catalog::a_new_admin_token_replaces_the_old_one);
             case!(catalog::replicas_that_start_together_make_one_admin_token);
             case!(node::the_replica_of_the_last_session_is_known);
+            case!(catalog::a_rotated_admin_token_works_beside_its_successor_for_a_while);
+            case!(node::the_certificate_of_a_node_is_kept);
             case!(node::heartbeat_times_and_old_rows);
             case!(node::a_generation_is_raised_above_the_nodes_own);
             case!(sandbox::changes_come_in_the_order_of_the_commits);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::sql::{Queues, SqlStore, migrate};
 use super::{ChangeSink, StoreError};
@@ -25,6 +25,19 @@ pub struct SqliteConfig {
     pub path: PathBuf,
     /// How long a statement waits for another process that writes.
     pub busy_timeout: Duration,
+}
+
+/// Copies the database in `path` as it is at one moment, while others write
+/// on, into a file that does not exist yet.
+///
+/// # Errors
+/// [`StoreError::Open`] when there is none; [`StoreError::Statement`].
+pub fn copy(path: &Path, to: &Path) -> Result<(), StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // A reader: in WAL mode it waits for nobody.
+    let source = Connection::open_with_flags(path, flags).map_err(|source| open_error(path, source))?;
+    source.execute("VACUUM INTO $1", [to.to_string_lossy()])?;
+    Ok(())
 }
 
 /// Opens the file and brings its schema up to date.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use roost_proto::id::{JoinTokenId, NodeId, SandboxId, SandboxName, TemplateName, TenantId};
-use roost_proto::model::{ImageInfo, NodeStatus, Observed, Phase, RunState, Sandbox, SandboxSpec};
+use roost_proto::model::{ImageInfo, NodeCertificate, NodeStatus, Observed, Phase, RunState, Sandbox, SandboxSpec};
 
 use crate::place::{PlaceError, Room};
 use crate::secret::SecretHash;
@@ -97,6 +97,8 @@ pub struct NodeRecord {
     pub sandboxes: u64,
     /// Unix time of its enrolment, in milliseconds.
     pub enrolled_at_unix_ms: u64,
+    /// The certificate that it presents; none before its first session.
+    pub certificate: Option<NodeCertificate>,
 }
 
 /// One image and where it is.
@@ -157,6 +159,8 @@ pub struct LinkNode {
     /// Replica of central that had its last session; none before any, and
     /// where there is one central only.
     pub held_by: Option<String>,
+    /// The certificate that it presented last.
+    pub certificate: Option<NodeCertificate>,
 }
 
 /// Desired state of a node.

@@ -33,13 +33,13 @@ async fn tokens_can_be_made_beside_a_running_central() {
     let mut central = Central::start().await;
     let (store, authority) = App::open_store(&central.config).await.unwrap();
     let tenant = default_tenant().unwrap();
-    let join = issue_join_token(&*store, &tenant, authority.fingerprint(), 60).await.unwrap();
+    let join = issue_join_token(&*store, &tenant, authority.serving().fingerprint(), 60).await.unwrap();
     let (secret, fingerprint) = join.token.split_once('.').unwrap();
     assert!(secret.starts_with("rjt_") && fingerprint.len() == 64, "{}", join.token);
     assert!(enrol(&central, &join.token, "n1").await.is_ok());
 
     let secret = new_admin_token();
-    keep_admin_token(&*store, &tenant, &secret).await.unwrap();
+    keep_admin_token(&*store, &tenant, &secret, std::time::Duration::ZERO).await.unwrap();
     central.get("/nodes").await.assert_problem(401, "unauthorized");
     central.token = secret.reveal().into();
     assert_eq!(central.get("/nodes").await.json()["items"][0]["name"], "n1");

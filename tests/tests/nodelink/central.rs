@@ -58,6 +58,25 @@ impl RealCentral {
         self.scope().await.sandbox(sandbox).await.unwrap().observed.phase.to_string()
     }
 
+    /// Where its CAs lie.
+    pub(crate) fn ca_dir(&self) -> std::path::PathBuf {
+        self.dir.path().join("state/ca")
+    }
+
+    /// The certificate that it presents to nodes, in DER.
+    pub(crate) async fn server_certificate(&self) -> Vec<u8> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.central.ca.present().serving().certificate().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = tokio::net::TcpStream::connect(self.ends.link).await.unwrap();
+        let name = roost_proto::CENTRAL_TLS_NAME.try_into().unwrap();
+        let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        tls.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    }
+
     /// The address that nodes dial.
     pub(crate) fn address(&self) -> String {
         format!("https://{}", self.ends.link)
@@ -66,7 +85,7 @@ impl RealCentral {
     /// A join string as people get it.
     pub(crate) async fn join_string(&self) -> String {
         let (store, tenant) = (&*self.central.store, default_tenant().unwrap());
-        issue_join_token(store, &tenant, self.central.authority.fingerprint(), 600).await.unwrap().token
+        issue_join_token(store, &tenant, self.central.ca.present().serving().fingerprint(), 600).await.unwrap().token
     }
 }
 

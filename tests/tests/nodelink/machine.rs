@@ -15,7 +15,7 @@ use crate::soon;
 pub(crate) struct Machine {
     pub(crate) node: FakeNode,
     pub(crate) link: LinkHandle,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     _status: watch::Sender<NodeStatus>,
     _shutdown: DropGuard,
 }
@@ -40,11 +40,27 @@ impl Machine {
         };
         let shutdown = CancellationToken::new();
         let link = roostd::link::start(config, parts, shutdown.clone()).unwrap();
-        Self { node, link, _dir: dir, _status: status, _shutdown: shutdown.drop_guard() }
+        Self { node, link, dir, _status: status, _shutdown: shutdown.drop_guard() }
     }
 
     /// Waits until the link's state is so, and returns it.
     pub(crate) async fn state(&self, what: &str, is_so: impl FnMut(&LinkState) -> bool) -> LinkState {
         soon(what, self.link.state().wait_for(is_so)).await.unwrap().clone()
+    }
+
+    /// What the node keeps of its key, its certificate and its trust.
+    pub(crate) fn identity(&self) -> serde_json::Value {
+        let text = std::fs::read(self.dir.path().join("identity/identity.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// Waits until the node trusts so many CAs.
+    pub(crate) async fn trusts(&self, count: usize) {
+        soon("the trust", async {
+            while self.identity()["ca_pem"].as_str().unwrap().matches("BEGIN CERTIFICATE").count() != count {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        })
+        .await;
     }
 }

@@ -10,6 +10,7 @@ mod machine;
 mod old_central;
 mod old_node;
 mod pipe;
+mod rotation;
 mod storm;
 
 #[path = "../../../daemon/tests/support/fakes.rs"]

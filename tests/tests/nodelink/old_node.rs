@@ -32,8 +32,9 @@ struct OldSession {
 }
 
 async fn dial(central: &RealCentral, tls: ClientTlsConfig) -> NodeLinkClient<Channel> {
-    let tls =
-        tls.domain_name(CENTRAL_TLS_NAME).ca_certificate(Certificate::from_pem(central.central.authority.ca_pem()));
+    let tls = tls
+        .domain_name(CENTRAL_TLS_NAME)
+        .ca_certificate(Certificate::from_pem(central.central.ca.present().serving().ca_pem()));
     let endpoint = Endpoint::from_shared(central.address()).unwrap().tls_config(tls).unwrap();
     NodeLinkClient::new(soon("a connection", endpoint.connect()).await.unwrap())
 }

@@ -13,7 +13,7 @@ pub(crate) use catalog::{ApplyArgs, CatalogCommand, GetManifestArgs, RemoveManif
 pub(crate) use config::{ConfigCommand, SetContextArgs};
 pub(crate) use debug::{DebugCommand, SandboxArg};
 pub(crate) use image::{ImageCommand, ImportArgs, RemoveImageArgs};
-pub(crate) use node::{JoinTokenAction, JoinTokenArgs, NodeCommand};
+pub(crate) use node::{JoinTokenAction, JoinTokenArgs, NodeCommand, RotateNodeArgs};
 pub(crate) use sandbox::{
     CreateArgs, ExecArgs, ListSandboxesArgs, LogsArgs, RemoveArgs, SandboxCommand, ScreenshotArgs, VerbArgs, WaitArgs,
 };

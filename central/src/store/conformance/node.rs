@@ -167,3 +167,13 @@ pub(super) async fn a_generation_is_raised_above_the_nodes_own(bench: Bench) {
     system.raise_generation(bench.node.clone(), 7).await.unwrap();
     assert_eq!(generation().await, 41);
 }
+
+pub(super) async fn the_certificate_of_a_node_is_kept(bench: Bench) {
+    let node = async || bench.own().node(bench.node.clone()).await.unwrap().unwrap();
+    assert_eq!(node().await.certificate, None);
+    let certificate = NodeCertificate { ca_key_id: "aa".into(), not_after_unix_ms: 7 };
+    bench.store.system().save_certificate(bench.node.clone(), certificate.clone()).await.unwrap();
+    assert_eq!(node().await.certificate, Some(certificate.clone()));
+    let linked = bench.store.system().link_node(bench.node.clone()).await.unwrap().unwrap();
+    assert_eq!(linked.certificate, Some(certificate));
+}

@@ -38,7 +38,7 @@ async fn fill(database: &Database, sandboxes: u32) -> usize {
     }
     let one = bench.own().sandbox(SandboxKey::Name("box-0".parse().unwrap())).await.unwrap().unwrap();
     bench.observe(&one.id, Phase::Ready, 7).await;
-    bench.own().replace_admin_token(crate::secret::SecretHash::of("x"), 1).await.unwrap();
+    bench.own().replace_admin_token(crate::secret::SecretHash::of("x"), 1, 0).await.unwrap();
     bench.own().sandboxes(SandboxFilter::default(), 10_000).await.unwrap().len()
 }
 
@@ -48,7 +48,7 @@ async fn shown(database: &Database) -> String {
     let own = store.tenant(&"default".parse().unwrap());
     let sandboxes = own.sandboxes(SandboxFilter::default(), 10_000).await.unwrap();
     let (nodes, templates) = (own.nodes().await.unwrap(), own.templates().await.unwrap());
-    let admin = store.system().find_api_token(crate::secret::SecretHash::of("x")).await.unwrap();
+    let admin = store.system().find_api_token(crate::secret::SecretHash::of("x"), 1).await.unwrap();
     format!("{sandboxes:?}{nodes:?}{templates:?}{:?}{admin:?}", own.profiles().await.unwrap())
 }
 

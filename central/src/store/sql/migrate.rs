@@ -7,8 +7,11 @@ use crate::clock;
 use crate::store::StoreError;
 
 /// Every migration, append only: number n brings version n-1 to n.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../migrations/0001_begin.sql"), include_str!("../migrations/0002_replicas.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../migrations/0001_begin.sql"),
+    include_str!("../migrations/0002_replicas.sql"),
+    include_str!("../migrations/0003_trust.sql"),
+];
 
 /// The newest version of the schema.
 pub(in crate::store) fn newest() -> i64 {

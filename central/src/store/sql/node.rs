@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use roost_proto::id::{NodeId, TenantId};
-use roost_proto::model::{ImageInfo, ImageRef, NodeCapacity, NodeStatus, Resources};
+use roost_proto::model::{ImageInfo, ImageRef, NodeCapacity, NodeCertificate, NodeStatus, Resources};
 
 use super::row::{all, count, count32, document, exists, first, first_count, int, maybe_count, parsed, text, to_json};
 use super::{Row, Transaction, values};
@@ -12,8 +12,8 @@ use crate::store::{DeleteNodeError, EnrolError, Enrolment, ImageOnNodes, LinkNod
 
 const TABLE: &str = "nodes";
 /// What [`read`] reads.
-pub(super) const COLUMNS: &str =
-    "id, name, status, cpu_requested_millis, memory_requested_bytes, sandboxes, enrolled_at_unix_ms";
+pub(super) const COLUMNS: &str = "id, name, status, cpu_requested_millis, memory_requested_bytes, sandboxes, \
+                                  enrolled_at_unix_ms, certificate_ca_key_id, certificate_not_after_unix_ms";
 
 pub(super) fn read(row: &dyn Row) -> Result<NodeRecord, StoreError> {
     Ok(NodeRecord {
@@ -24,7 +24,14 @@ pub(super) fn read(row: &dyn Row) -> Result<NodeRecord, StoreError> {
         memory_requested_bytes: count(row, "memory_requested_bytes")?,
         sandboxes: count(row, "sandboxes")?,
         enrolled_at_unix_ms: count(row, "enrolled_at_unix_ms")?,
+        certificate: read_certificate(row)?,
     })
+}
+
+fn read_certificate(row: &dyn Row) -> Result<Option<NodeCertificate>, StoreError> {
+    let ca_key_id = row.text("certificate_ca_key_id")?.map(String::from);
+    let not_after_unix_ms = maybe_count(row, "certificate_not_after_unix_ms")?.unwrap_or_default();
+    Ok(ca_key_id.map(|ca_key_id| NodeCertificate { ca_key_id, not_after_unix_ms }))
 }
 
 fn read_image(row: &dyn Row) -> Result<(NodeId, ImageInfo), StoreError> {
@@ -120,13 +127,15 @@ fn insert(tx: &dyn Transaction, tenant: &TenantId, new: &Enrolment) -> Result<()
 }
 
 pub(super) fn link_node(tx: &dyn Transaction, id: &NodeId) -> Result<Option<LinkNode>, StoreError> {
-    let sql = "SELECT name, instance_id, desired_generation, held_by FROM nodes WHERE id = $1";
+    let sql = "SELECT name, instance_id, desired_generation, held_by, certificate_ca_key_id, certificate_not_after_unix_ms \
+               FROM nodes WHERE id = $1";
     first(tx, sql, values![id.as_str()], |row| {
         Ok(LinkNode {
             name: text(row, "name")?,
             instance_id: text(row, "instance_id")?,
             desired_generation: count(row, "desired_generation")?,
             held_by: row.text("held_by")?.map(String::from),
+            certificate: read_certificate(row)?,
         })
     })
 }
@@ -135,6 +144,16 @@ pub(super) fn link_node(tx: &dyn Transaction, id: &NodeId) -> Result<Option<Link
 pub(super) fn hold(tx: &dyn Transaction, id: &NodeId, replica: &str, now_unix_ms: u64) -> Result<(), StoreError> {
     let sql = "UPDATE nodes SET held_by = $1, last_heartbeat_unix_ms = $2 WHERE id = $3";
     tx.execute(sql, values![replica, int(now_unix_ms), id.as_str()]).map(drop)
+}
+
+pub(super) fn save_certificate(
+    tx: &dyn Transaction,
+    id: &NodeId,
+    certificate: &NodeCertificate,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE nodes SET certificate_ca_key_id = $1, certificate_not_after_unix_ms = $2 WHERE id = $3";
+    let values = values![&certificate.ca_key_id, int(certificate.not_after_unix_ms), id.as_str()];
+    tx.execute(sql, values).map(drop)
 }
 
 /// The room of every node of the tenant.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use roost_proto::id::{JoinTokenId, NodeId, ProfileName, TemplateName, TenantId};
-use roost_proto::model::{ImageInfo, ImageRef, Profile, Sandbox, Template};
+use roost_proto::model::{ImageInfo, ImageRef, NodeCertificate, Profile, Sandbox, Template};
 
 use tokio_util::sync::DropGuard;
 
@@ -152,11 +152,17 @@ impl TenantStore for SqlTenant {
         self.queues.write("delete_join_token", move |tx, _| token::delete_join_token(tx, &tenant, &id)).await
     }
 
-    async fn replace_admin_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<(), StoreError> {
+    async fn replace_admin_token(
+        &self,
+        secret: SecretHash,
+        now_unix_ms: u64,
+        old_until_unix_ms: u64,
+    ) -> Result<(), StoreError> {
         let tenant = self.tenant.clone();
-        self.queues
-            .write("replace_admin_token", move |tx, _| token::replace_admin(tx, &tenant, &secret, now_unix_ms))
-            .await
+        let work = move |tx: &dyn Transaction, _: &mut Vec<Change>| {
+            token::replace_admin(tx, &tenant, &secret, now_unix_ms, old_until_unix_ms)
+        };
+        self.queues.write("replace_admin_token", work).await
     }
 
     async fn add_first_admin_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<bool, StoreError> {
@@ -178,8 +184,8 @@ impl SystemStore for SqlSystem {
         self.queues.write("ensure_tenant", move |tx, _| token::ensure_tenant(tx, &tenant, now_unix_ms)).await
     }
 
-    async fn find_api_token(&self, secret: SecretHash) -> Result<Option<TenantId>, StoreError> {
-        self.queues.read("find_api_token", move |tx| token::find_api_token(tx, &secret)).await
+    async fn find_api_token(&self, secret: SecretHash, now_unix_ms: u64) -> Result<Option<TenantId>, StoreError> {
+        self.queues.read("find_api_token", move |tx| token::find_api_token(tx, &secret, now_unix_ms)).await
     }
 
     async fn enrol(&self, enrolment: Enrolment) -> Result<(), EnrolError> {
@@ -192,6 +198,10 @@ impl SystemStore for SqlSystem {
 
     async fn hold_node(&self, id: NodeId, replica: String, now_unix_ms: u64) -> Result<(), StoreError> {
         self.queues.write_latest("hold_node", move |tx, _| node::hold(tx, &id, &replica, now_unix_ms)).await
+    }
+
+    async fn save_certificate(&self, id: NodeId, certificate: NodeCertificate) -> Result<(), StoreError> {
+        self.queues.write("save_certificate", move |tx, _| node::save_certificate(tx, &id, &certificate)).await
     }
 
     async fn desired(&self, id: NodeId, base: Option<u64>) -> Result<Desired, StoreError> {

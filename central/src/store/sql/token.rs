@@ -15,9 +15,14 @@ pub(super) fn ensure_tenant(tx: &dyn Transaction, tenant: &TenantId, now_unix_ms
     tx.execute(sql, values![tenant.as_str(), int(now_unix_ms)]).map(drop)
 }
 
-pub(super) fn find_api_token(tx: &dyn Transaction, secret: &SecretHash) -> Result<Option<TenantId>, StoreError> {
-    let sql = "SELECT tenant_id FROM api_tokens WHERE secret_sha256 = $1";
-    first(tx, sql, values![secret.as_str()], |row| parsed(row, "api_tokens", "tenant_id"))
+pub(super) fn find_api_token(
+    tx: &dyn Transaction,
+    secret: &SecretHash,
+    now_unix_ms: u64,
+) -> Result<Option<TenantId>, StoreError> {
+    let sql = "SELECT tenant_id FROM api_tokens WHERE secret_sha256 = $1 \
+               AND (expires_at_unix_ms IS NULL OR expires_at_unix_ms > $2)";
+    first(tx, sql, values![secret.as_str(), int(now_unix_ms)], |row| parsed(row, "api_tokens", "tenant_id"))
 }
 
 pub(super) fn has_admin(tx: &dyn Transaction, tenant: &TenantId) -> Result<bool, StoreError> {
@@ -30,9 +35,17 @@ pub(super) fn replace_admin(
     tenant: &TenantId,
     secret: &SecretHash,
     now_unix_ms: u64,
+    old_until_unix_ms: u64,
 ) -> Result<(), StoreError> {
-    let sql = "DELETE FROM api_tokens WHERE tenant_id = $1 AND role = $2";
-    tx.execute(sql, values![tenant.as_str(), ADMIN])?;
+    if old_until_unix_ms <= now_unix_ms {
+        let sql = "DELETE FROM api_tokens WHERE tenant_id = $1 AND role = $2";
+        tx.execute(sql, values![tenant.as_str(), ADMIN])?;
+    } else {
+        // One that ends sooner already still does.
+        let sql = "UPDATE api_tokens SET expires_at_unix_ms = $1 WHERE tenant_id = $2 AND role = $3 \
+                   AND (expires_at_unix_ms IS NULL OR expires_at_unix_ms > $1)";
+        tx.execute(sql, values![int(old_until_unix_ms), tenant.as_str(), ADMIN])?;
+    }
     let sql = "INSERT INTO api_tokens (id, tenant_id, role, secret_sha256, created_at_unix_ms) \
                VALUES ($1, $2, $3, $4, $5)";
     let id = ApiTokenId::random();
@@ -52,7 +65,7 @@ pub(super) fn add_first_admin(
     if has_admin(tx, tenant)? {
         return Ok(false);
     }
-    replace_admin(tx, tenant, secret, now_unix_ms).map(|()| true)
+    replace_admin(tx, tenant, secret, now_unix_ms, 0).map(|()| true)
 }
 
 pub(super) fn create_join_token(tx: &dyn Transaction, tenant: &TenantId, new: &NewJoinToken) -> Result<(), StoreError> {
@@ -89,5 +102,6 @@ pub(super) fn expire(tx: &dyn Transaction, before_unix_ms: u64) -> Result<u64, S
     let before = int(before_unix_ms);
     let keys = tx.execute("DELETE FROM idempotency_keys WHERE created_at_unix_ms < $1", values![before])?;
     let tokens = tx.execute("DELETE FROM join_tokens WHERE expires_at_unix_ms < $1", values![before])?;
-    Ok(keys + tokens)
+    let replaced = tx.execute("DELETE FROM api_tokens WHERE expires_at_unix_ms < $1", values![before])?;
+    Ok(keys + tokens + replaced)
 }

@@ -30,8 +30,8 @@ async fn two_processes_share_a_file_and_only_its_owner_reads_it() {
     let tenant: TenantId = "default".parse().unwrap();
     first.system().ensure_tenant(tenant.clone(), 1).await.unwrap();
     let secret = crate::secret::Secret::random("rat");
-    second.tenant(&tenant).replace_admin_token(secret.hash(), 1).await.unwrap();
-    assert_eq!(first.system().find_api_token(secret.hash()).await.unwrap(), Some(tenant));
+    second.tenant(&tenant).replace_admin_token(secret.hash(), 1, 0).await.unwrap();
+    assert_eq!(first.system().find_api_token(secret.hash(), 1).await.unwrap(), Some(tenant));
     let mode = std::fs::metadata(dir.path().join("central.db")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }

@@ -20,6 +20,9 @@ pub(crate) enum NodeCommand {
     /// Remove nodes from the registry; their certificates end
     #[command(visible_alias = "delete", after_help = "Example:\n  roost node rm gpu-a")]
     Rm(RemoveNodeArgs),
+    /// Have nodes renew their certificates now
+    #[command(after_help = "Examples:\n  roost node rotate gpu-a\n  roost node rotate gpu-a --wait")]
+    Rotate(RotateNodeArgs),
     /// Make a token with which one node can join
     #[command(after_help = "\
 Examples:
@@ -45,6 +48,20 @@ pub(crate) struct RemoveNodeArgs {
     /// Names or ids
     #[arg(required = true, value_name = "NODE")]
     pub(crate) nodes: Vec<String>,
+}
+
+/// `rotate`.
+#[derive(Debug, Args)]
+pub(crate) struct RotateNodeArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "NODE")]
+    pub(crate) nodes: Vec<String>,
+    /// Wait until the new certificates are in use
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = values::duration)]
+    pub(crate) timeout: Duration,
 }
 
 /// `join-token`.

@@ -60,6 +60,14 @@ impl Client {
         self.done(&Call::new(Method::DELETE, format!("/nodes/{id}"))).await
     }
 
+    /// Asks a node to renew its certificate; the node as it was before.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub(crate) async fn rotate_node(&self, id: &NodeId) -> Result<Node, ClientError> {
+        self.json(&Call::new(Method::POST, format!("/nodes/{id}/rotate"))).await
+    }
+
     /// Makes a token with which one node can join.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! `roost node`.
 
+mod rotate;
 pub(super) mod show;
 mod token;
 
@@ -40,6 +41,7 @@ pub(super) async fn run(app: &App, command: NodeCommand) -> Result<(), CliError>
         NodeCommand::Ls(args) => list(app, args).await,
         NodeCommand::Get(args) => show::run(app, &args.nodes, args.output).await,
         NodeCommand::Rm(args) => remove(app, &args.nodes).await,
+        NodeCommand::Rotate(args) => rotate::run(app, &args).await,
         NodeCommand::JoinToken(args) => token::run(app, args).await,
     }
 }
