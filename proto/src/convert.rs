@@ -7,6 +7,7 @@ mod image;
 mod node;
 mod restart;
 mod sandbox;
+mod support;
 
 use crate::model::FieldError;
 

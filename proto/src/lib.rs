@@ -8,11 +8,14 @@
 //! - [`protocol`]: which versions of NodeLink there are and how two peers agree.
 //! - [`convert`]: between messages and model; every message from outside goes
 //!   through it once, at the edge.
+//! - [`support`]: what support bundles are made with, feature `support`.
 
 pub mod convert;
 pub mod id;
 pub mod model;
 pub mod protocol;
+#[cfg(feature = "support")]
+pub mod support;
 
 pub use protocol::PROTOCOL_VERSION;
 

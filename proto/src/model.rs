@@ -11,16 +11,18 @@ mod resources;
 mod restart;
 mod sandbox;
 mod spec;
+mod support;
 mod template;
 
 pub use image::{ImageInfo, ImageRef, ParseImageRefError};
-pub use node::{Node, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus};
+pub use node::{Ability, Node, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus};
 pub use problem::{FieldError, Problem};
 pub use pull::{LayerProgress, LayerState, PullPolicy, PullStep};
 pub use resources::{MAX_SHM_BYTES, MIN_SHM_BYTES, Resources};
 pub use restart::{LastEnd, OomVictim, OutOfMemory, Part, Restart, RestartPolicy};
 pub use sandbox::{CreateSandbox, DisplayState, Observed, Page, Phase, RunState, Sandbox, Stage, StageTiming, Usage};
 pub use spec::{DisplayKind, DisplaySpec, Isolation, Readiness, SandboxSpec, WindowManager};
+pub use support::{Check, HostReport, LeftOut, StartRecord, SupportPart, Verdict};
 pub use template::{Profile, Template, resolve};
 
 /// Checks that a type alone cannot express.

@@ -1,7 +1,7 @@
 //! Nodes: facts, capacity, images, conditions.
 
 use super::{InvalidMessage, require};
-use crate::model::{NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodeStatus};
+use crate::model::{Ability, NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodeStatus};
 use crate::types as wire;
 
 impl From<NodeFacts> for wire::NodeFacts {
@@ -36,6 +36,18 @@ impl From<wire::NodeFacts> for NodeFacts {
     }
 }
 
+impl From<Ability> for wire::Ability {
+    fn from(a: Ability) -> Self {
+        Self { name: a.name, is_usable: a.is_usable, reason: a.reason, detail: a.detail }
+    }
+}
+
+impl From<wire::Ability> for Ability {
+    fn from(a: wire::Ability) -> Self {
+        Self { name: a.name, is_usable: a.is_usable, reason: a.reason, detail: a.detail }
+    }
+}
+
 impl From<NodeStatus> for wire::NodeStatus {
     fn from(s: NodeStatus) -> Self {
         let condition = |c: NodeCondition| wire::Condition {
@@ -58,6 +70,7 @@ impl From<NodeStatus> for wire::NodeStatus {
                 disk_free_bytes: s.load.disk_free_bytes,
                 clock_offset_ms: s.load.clock_offset_ms,
             }),
+            abilities: s.abilities.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -89,6 +102,7 @@ impl TryFrom<wire::NodeStatus> for NodeStatus {
                 disk_free_bytes: load.disk_free_bytes,
                 clock_offset_ms: load.clock_offset_ms,
             },
+            abilities: s.abilities.into_iter().map(Into::into).collect(),
         })
     }
 }
@@ -124,6 +138,12 @@ mod tests {
                 disk_free_bytes: 4,
                 clock_offset_ms: Some(-5),
             },
+            abilities: vec![Ability {
+                name: "runtime/crun".into(),
+                is_usable: false,
+                reason: "needs cgroup v2".into(),
+                detail: "1.8".into(),
+            }],
         };
         assert_eq!(NodeStatus::try_from(wire::NodeStatus::from(status.clone())), Ok(status));
     }

@@ -103,6 +103,23 @@ pub struct NodeCondition {
     pub message: String,
 }
 
+/// Something that a node can do, or cannot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Ability {
+    /// Kind and, where there are several, which: `runtime/crun`, `gpu/0`.
+    pub name: String,
+    /// Whether sandboxes can have it.
+    pub is_usable: bool,
+    /// Why not; empty when usable.
+    #[serde(default)]
+    pub reason: String,
+    /// Version, size or kind, as one line; may be empty.
+    #[serde(default)]
+    pub detail: String,
+}
+
 /// What a node said of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -118,6 +135,9 @@ pub struct NodeStatus {
     pub conditions: Vec<NodeCondition>,
     /// Load of the whole node.
     pub load: NodeLoad,
+    /// What it can and cannot do; empty from daemons before 0.2.
+    #[serde(default)]
+    pub abilities: Vec<Ability>,
 }
 
 /// A node as central shows it.
