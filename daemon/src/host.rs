@@ -5,6 +5,7 @@
 //! allowed in this room alone, each block with its reason.
 
 pub mod cgroup;
+pub mod clock;
 pub mod files;
 pub mod kernel_log;
 pub mod limits;
@@ -15,6 +16,7 @@ pub mod overlay;
 pub mod passwd;
 pub mod quota;
 pub mod socket;
+pub mod trial;
 
 use std::path::{Path, PathBuf};
 

@@ -9,6 +9,7 @@
 //! - [`link`]: the connection to central.
 //! - [`api`]: the unix-socket API, also served through tunnels.
 //! - [`node`]: what API, link and metrics ask, answered by the rooms above.
+//! - [`doctor`]: whether a host is fit, and what it can and cannot do.
 //! - [`facts`]: what the node is and how loaded, from procfs.
 //! - [`admin`]: `/metrics`, `/live`, `/ready`.
 //! - [`metrics`]: what Prometheus scrapes.
@@ -21,6 +22,7 @@ pub mod app;
 pub mod config;
 pub mod containerd;
 pub mod display;
+pub mod doctor;
 pub mod facts;
 pub mod host;
 pub mod link;

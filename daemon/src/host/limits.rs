@@ -4,9 +4,10 @@ use std::sync::LazyLock;
 
 use procfs::process::Process;
 
-/// Open files that a program gets without asking, and that it may ask for:
-/// the values of current systemd.
-const NOFILE: (u64, u64) = (1024, 524_288);
+/// Open files that a container may ask for: the value of current systemd.
+pub const NOFILE_HARD: u64 = 524_288;
+/// Open files that a program gets without asking, and that it may ask for.
+const NOFILE: (u64, u64) = (1024, NOFILE_HARD);
 /// CAP_SYS_RESOURCE, include/uapi/linux/capability.h.
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 

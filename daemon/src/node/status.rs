@@ -96,7 +96,7 @@ impl StatusReporter {
         tell(&self.ready.0, &conditions[0]);
         tell(&self.ready.1, &conditions[1]);
         conditions.extend(link.and_then(|link| link.clock_skew()));
-        NodeStatus { facts, capacity: self.capacity, images, conditions, load }
+        NodeStatus { facts, capacity: self.capacity, images, conditions, load, abilities: Vec::new() }
     }
 }
 

@@ -1,0 +1,50 @@
+//! The file system of the root.
+
+use std::path::Path;
+
+use procfs::process::{MountInfo, Process};
+
+use super::super::facts::StorageFacts;
+
+/// What carries `path`, which must exist.
+pub(super) fn look(path: &Path) -> StorageFacts {
+    let mount = mount_of(path);
+    let options = |mount: &MountInfo| {
+        let all = mount.mount_options.iter().chain(&mount.super_options);
+        all.map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}"))).collect()
+    };
+    let mut facts = StorageFacts {
+        path: path.to_owned(),
+        kind: mount.as_ref().map_or_else(|| "unknown".to_owned(), |mount| mount.fs_type.clone()),
+        options: mount.as_ref().map(options).unwrap_or_default(),
+        ..StorageFacts::default()
+    };
+    if let Ok(stat) = nix::sys::statvfs::statvfs(path) {
+        facts.free_bytes = stat.blocks_available().saturating_mul(stat.fragment_size());
+        facts.size_bytes = stat.blocks().saturating_mul(stat.fragment_size());
+        (facts.free_inodes, facts.inodes) = (stat.files_available(), stat.files());
+    }
+    facts
+}
+
+/// The mount that a path lies on: the last of those that hold it, as later
+/// ones cover earlier ones.
+fn mount_of(path: &Path) -> Option<MountInfo> {
+    let path = path.canonicalize().ok()?;
+    let table = Process::myself().and_then(|own| own.mountinfo()).ok()?;
+    let holders = table.into_iter().filter(|mount| path.starts_with(&mount.mount_point));
+    // The longest path wins; of equals the later.
+    holders.max_by_key(|mount| mount.mount_point.as_os_str().len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_lies_on_proc_and_the_root_has_room() {
+        assert_eq!(look(Path::new("/proc/self")).kind, "proc");
+        let root = look(Path::new("/"));
+        assert!(root.size_bytes > 0 && root.free_bytes <= root.size_bytes && root.kind != "unknown", "{root:?}");
+    }
+}
