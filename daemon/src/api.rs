@@ -1,5 +1,5 @@
-//! What the node answers itself: `NodeApi` and `NodeDebug` on a unix socket,
-//! `NodeApi` alone to central through a tunnel.
+//! What the node answers itself: `NodeApi`, `NodeSupport` and `NodeDebug` on a
+//! unix socket, all but `NodeDebug` to central through a tunnel.
 //!
 //! This room owns the socket, the check of who calls, and the translation
 //! between messages and the domain. It holds no state of any sandbox: every
@@ -18,6 +18,7 @@ pub mod screenshot;
 mod serve;
 mod service;
 pub mod status;
+pub mod support;
 mod watch;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use logs::LogFiles;
 use peer::Caller;
 use sandbox::Sandboxes;
 use screenshot::Screenshots;
+use support::SupportSource;
 
 use crate::tasks::Tasks;
 
@@ -54,6 +56,8 @@ pub struct ApiParts {
     pub node: tokio::sync::watch::Receiver<NodeStatus>,
     /// The inside of the daemon, for people.
     pub debug: Arc<dyn DebugSource>,
+    /// What reports are made of.
+    pub support: Arc<dyn SupportSource>,
     /// Where this room's own tasks run, and what the debugging socket lists.
     pub tasks: Tasks,
 }

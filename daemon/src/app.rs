@@ -21,7 +21,9 @@ use crate::link::{self, JoinString, LinkConfig, LinkHandle, LinkParts, StartLink
 use crate::logging::LogControl;
 use crate::metrics::Metrics;
 use crate::node::debug::Inside;
-use crate::node::{exec::Execs, images::NodeImages, logs, samples::Samples, screenshots::Frames, status, usage};
+use crate::node::{
+    exec::Execs, images::NodeImages, logs, samples::Samples, screenshots::Frames, status, support::Support, usage,
+};
 use crate::reconcile::ledger::LedgerError;
 use crate::reconcile::plan::plan;
 use crate::reconcile::{events, kills, startup};
@@ -110,6 +112,8 @@ impl App {
         let (status_tx, status) = watch::channel(NodeStatus { capacity, ..NodeStatus::default() });
         let mut reporter = status::StatusReporter {
             node: node.clone(),
+            config: config.clone(),
+            abilities: Vec::new(),
             capacity,
             containerd: containerd_up_rx,
             images_changed: images_changed_rx,
@@ -145,7 +149,8 @@ impl App {
             images: Arc::new(NodeImages::new(node.clone(), manager.clone(), spool, images_changed)),
             logs: LogFiles { dir: node.layout.logs() },
             node: status.clone(),
-            debug: Arc::new(inside),
+            debug: Arc::new(inside.clone()),
+            support: Arc::new(Support::new(inside, metrics.clone(), tasks.clone())),
             tasks: tasks.clone(),
         });
         let api_handle = api.listen(socket_config(&config)?, shutdown.clone())?;

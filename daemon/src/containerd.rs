@@ -8,6 +8,7 @@ pub mod event;
 pub mod exec;
 pub mod image;
 pub mod lease;
+pub mod listing;
 pub mod plugin;
 pub mod seccomp;
 pub mod snapshot;

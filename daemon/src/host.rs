@@ -12,6 +12,7 @@ pub mod limits;
 pub mod lock;
 pub mod mount;
 pub mod namespaces;
+pub mod numbers;
 pub mod overlay;
 pub mod passwd;
 pub mod quota;

@@ -3,10 +3,12 @@
 
 use std::io;
 
+use roost_proto::support::LogRing;
 use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
@@ -42,10 +44,11 @@ pub enum LoggingError {
     Reload(#[source] reload::Error),
 }
 
-/// Hold on the log's filter; cheap to clone.
+/// Hold on the log's filter and its last lines; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LogControl {
     filter: reload::Handle<EnvFilter, Registry>,
+    ring: LogRing,
 }
 
 impl LogControl {
@@ -61,6 +64,12 @@ impl LogControl {
             .modify(|current| previous = std::mem::replace(current, new).to_string())
             .map_err(LoggingError::Reload)?;
         Ok(previous)
+    }
+
+    /// The last lines, as they were written.
+    #[must_use]
+    pub fn ring(&self) -> &LogRing {
+        &self.ring
     }
 }
 
@@ -84,12 +93,14 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(parse_filter(filter)?);
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let ring = LogRing::default();
+    let kept = ring.clone();
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer.and(move || kept.clone()));
     let lines = match format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    Ok((tracing_subscriber::registry().with(filter).with(lines), LogControl { filter: handle }))
+    Ok((tracing_subscriber::registry().with(filter).with(lines), LogControl { filter: handle, ring }))
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LoggingError> {
@@ -139,6 +150,16 @@ mod tests {
         });
         assert!(text.contains("shown"), "{text}");
         assert!(!text.contains("hidden") && !text.contains("silenced"), "{text}");
+    }
+
+    #[test]
+    fn the_last_lines_are_kept_as_they_were_written() {
+        let written = log(LogFormat::Text, "info", |control| {
+            tracing::info!(sandbox = "sbx-1", "sandbox ready");
+            let (kept, _) = control.ring().last(None);
+            assert!(kept.len() == 1 && kept[0].contains("sandbox ready"), "{kept:?}");
+        });
+        assert!(written.contains("sandbox ready"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! sandboxes, phases, stages, and words that stand in the code.
 
 mod process;
+mod recent;
 mod samples;
 mod starts;
 
@@ -17,9 +18,11 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use roost_proto::model::{Part, StageTiming};
+use roost_proto::id::SandboxId;
+use roost_proto::model::{Part, StageTiming, StartRecord};
 
 use crate::tasks::Tasks;
+use recent::RecentStarts;
 pub use samples::{NodeSample, SampleSource, SandboxSample};
 use starts::{ReasonLabels, Starts};
 
@@ -44,6 +47,7 @@ pub struct Metrics {
 struct Inner {
     registry: Registry,
     starts: Starts,
+    recent: RecentStarts,
     failures: Family<ReasonLabels, Counter>,
     restarts: Family<PartLabels, Counter>,
     oom_kills: Counter,
@@ -74,7 +78,8 @@ impl Metrics {
         roost.register("sandbox_oom_kills", help, oom_kills.clone());
         let source: Arc<OnceLock<Arc<dyn SampleSource>>> = Arc::default();
         roost.register_collector(Box::new(samples::SampleCollector { source: Arc::clone(&source), tasks }));
-        Self { inner: Arc::new(Inner { registry, starts, failures, restarts, oom_kills, source }) }
+        let recent = RecentStarts::default();
+        Self { inner: Arc::new(Inner { registry, starts, recent, failures, restarts, oom_kills, source }) }
     }
 
     /// Names what the values of node and sandboxes are read from at each
@@ -94,6 +99,19 @@ impl Metrics {
     /// start that nobody wants any more is neither.
     pub fn start_failed(&self, reason: &'static str) {
         self.inner.starts.failed(reason);
+    }
+
+    /// Keeps a start that came to an end, for those who ask how the last ones
+    /// went.
+    pub fn start_ended(&self, start: StartRecord) {
+        self.inner.recent.push(start);
+    }
+
+    /// The latest `last` starts (all that are kept without), of one sandbox or
+    /// all, the oldest first.
+    #[must_use]
+    pub fn recent_starts(&self, sandbox: Option<&SandboxId>, last: Option<usize>) -> Vec<StartRecord> {
+        self.inner.recent.last(sandbox, last)
     }
 
     /// A sandbox that was Ready failed; `reason` as in [`Self::start_failed`].

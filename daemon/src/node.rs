@@ -7,4 +7,5 @@ pub mod logs;
 pub mod samples;
 pub mod screenshots;
 pub mod status;
+pub mod support;
 pub mod usage;

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use roost_proto::node::node_api_server::NodeApiServer;
 use roost_proto::node::node_debug_server::NodeDebugServer;
+use roost_proto::node::node_support_server::NodeSupportServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -24,6 +25,7 @@ use tracing::Instrument;
 
 use super::peer::Caller;
 use super::service::{NodeApiService, NodeDebugService, Shared};
+use super::support::NodeSupportService;
 
 /// Largest message in: an archive's data comes in pieces of at most 1 MiB,
 /// everything else is far smaller.
@@ -52,7 +54,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// For the unix socket: both services.
+    /// For the unix socket: every service.
     pub(super) fn local(shared: &Arc<Shared>) -> Self {
         let debug = NodeDebugServer::new(NodeDebugService(shared.clone()))
             .max_decoding_message_size(MESSAGE_IN_MAX_BYTES)
@@ -107,7 +109,10 @@ fn api_routes(shared: &Arc<Shared>) -> Routes {
     let api = NodeApiServer::new(NodeApiService(shared.clone()))
         .max_decoding_message_size(MESSAGE_IN_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_OUT_MAX_BYTES);
-    Routes::new(api)
+    let support = NodeSupportServer::new(NodeSupportService(shared.clone()))
+        .max_decoding_message_size(MESSAGE_IN_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_OUT_MAX_BYTES);
+    Routes::new(api).add_service(support)
 }
 
 /// Runs one call in its own span; a panic costs the call, not the connection.

@@ -47,8 +47,7 @@ pub fn of_host(facts: &HostFacts) -> Vec<Ability> {
 pub fn of_displays(images: &[ImageInfo], plain: &ImageRef, glx: &ImageRef) -> Vec<Ability> {
     let kind = |name: &str, image: &ImageRef, detail: &str| {
         let is_here = images.iter().any(|held| held.reference == *image);
-        let reason = format!("the image {image} is not on the node: roost image import");
-        unless(name, (!is_here).then_some(reason), detail)
+        if is_here { usable(name, detail) } else { not(name, format!("needs the image {image}"), "") }
     };
     vec![kind("display/xvfb", plain, ""), kind("display/xvfb-glx", glx, "OpenGL in software")]
 }
@@ -106,7 +105,11 @@ fn quota(facts: &HostFacts) -> Ability {
     if has_project && matches!(storage.kind.as_str(), "ext4" | "xfs") {
         return usable("quota", format!("{} project quota", storage.kind));
     }
-    unless("quota", (!facts.devices.has_loop).then_some("neither project quota nor loop devices"), "loop-mounted file systems")
+    unless(
+        "quota",
+        (!facts.devices.has_loop).then_some("neither project quota nor loop devices"),
+        "loop-mounted file systems",
+    )
 }
 
 fn gpus(facts: &HostFacts) -> Vec<Ability> {
@@ -165,14 +168,12 @@ mod tests {
 
     #[test]
     fn a_display_kind_needs_its_image() {
-        let image = ImageInfo {
-            reference: ImageRef::display_default(),
-            digest: String::new(),
-            size_bytes: 0,
-            imported_at_unix_ms: 0,
-        };
+        let image = serde_json::json!({
+            "reference": ImageRef::display_default(), "digest": "", "size_bytes": 0, "imported_at_unix_ms": 0
+        });
+        let image: ImageInfo = serde_json::from_value(image).unwrap();
         let all = of_displays(&[image], &ImageRef::display_default(), &ImageRef::display_glx_default());
         assert_eq!(all.iter().map(|a| a.is_usable).collect::<Vec<_>>(), [true, false]);
-        assert!(all[1].reason.contains("roost image import"));
+        assert_eq!(all[1].reason, "needs the image roost/display-glx:latest");
     }
 }

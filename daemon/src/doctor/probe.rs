@@ -44,7 +44,7 @@ pub(super) async fn host(config: &Config, subject: Subject) -> HostFacts {
 
 /// The nearest directory of a path that exists.
 fn nearest(path: &Path) -> PathBuf {
-    path.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_owned()
+    path.ancestors().find(|dir| dir.is_dir()).map_or_else(|| "/".into(), Path::to_owned)
 }
 
 async fn blocking_trials(

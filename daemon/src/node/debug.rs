@@ -10,10 +10,10 @@ use crate::api::debug::DebugSource;
 use crate::config::Config;
 use crate::link::LinkState;
 use crate::logging::{LogControl, LoggingError};
-use crate::sandbox::{Manager, Node};
+use crate::sandbox::{Desired, Manager, Node};
 
 /// Reads the daemon for `roost debug`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Inside {
     /// The node.
     pub node: Arc<Node>,
@@ -29,9 +29,9 @@ pub struct Inside {
     pub log: LogControl,
 }
 
-#[tonic::async_trait]
-impl DebugSource for Inside {
-    async fn state(&self) -> Value {
+impl Inside {
+    /// Everything the daemon holds; `show` says what of a wish is shown.
+    pub fn dump(&self, show: impl Fn(&Desired) -> Desired) -> Value {
         let sandboxes: Vec<Value> = self
             .manager
             .changed_since(0)
@@ -39,7 +39,7 @@ impl DebugSource for Inside {
             .map(|view| {
                 let record = self.manager.record(&view.desired.id);
                 json!({
-                    "desired": *view.desired,
+                    "desired": show(&view.desired),
                     "observed": view.observed,
                     "change": view.change,
                     "first_id": record.map(|r| r.first_id),
@@ -55,6 +55,13 @@ impl DebugSource for Inside {
             "id_ranges_used": self.manager.id_ranges_used(),
             "sandboxes": sandboxes,
         })
+    }
+}
+
+#[tonic::async_trait]
+impl DebugSource for Inside {
+    async fn state(&self) -> Value {
+        self.dump(Desired::clone)
     }
 
     fn set_log_filter(&self, filter: &str) -> Result<String, LoggingError> {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roost_proto::model::{NodeCapacity, NodeCondition, NodeFacts, NodeStatus};
+use roost_proto::model::{Ability, NodeCapacity, NodeCondition, NodeFacts, NodeStatus};
 use tokio::sync::watch;
 
 use crate::admin::Condition;
+use crate::config::Config;
+use crate::doctor::{self, abilities};
 use crate::facts;
 use crate::link::LinkState;
 use crate::sandbox::Node;
@@ -20,6 +22,10 @@ const PERIOD: Duration = Duration::from_secs(10);
 pub struct StatusReporter {
     /// The node.
     pub node: Arc<Node>,
+    /// The configuration in force.
+    pub config: Config,
+    /// What the host can do, as [`Self::run`] found out last.
+    pub abilities: Vec<Ability>,
     /// What sandboxes may request.
     pub capacity: NodeCapacity,
     /// Whether containerd's events flow.
@@ -52,9 +58,16 @@ impl StatusReporter {
         });
     }
 
-    /// Reports for ever.
+    /// Reports for ever. The host is looked at once, and again when containerd
+    /// comes or goes: not at the first report, which the start waits for.
     pub async fn run(mut self) {
+        let mut was_up = None;
         loop {
+            let is_up = *self.containerd.borrow();
+            if was_up.replace(is_up) != Some(is_up) {
+                let sandboxes = doctor::configured_sandboxes(&self.config);
+                self.abilities = abilities::of_host(&doctor::look(&self.config, sandboxes, true).await);
+            }
             self.report().await;
             // Cancel-safe: watches keep what was not seen, the time is only waited for.
             tokio::select! {
@@ -96,7 +109,10 @@ impl StatusReporter {
         tell(&self.ready.0, &conditions[0]);
         tell(&self.ready.1, &conditions[1]);
         conditions.extend(link.and_then(|link| link.clock_skew()));
-        NodeStatus { facts, capacity: self.capacity, images, conditions, load, abilities: Vec::new() }
+        let (plain, glx) = (self.node.display_image(false), self.node.display_image(true));
+        let mut abilities = self.abilities.clone();
+        abilities.extend(abilities::of_displays(&images, plain, glx));
+        NodeStatus { facts, capacity: self.capacity, images, conditions, load, abilities }
     }
 }
 

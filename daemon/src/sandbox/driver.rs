@@ -12,7 +12,7 @@ pub use oom::LastKills;
 
 use std::sync::Arc;
 
-use roost_proto::model::{OomVictim, RunState, Stage};
+use roost_proto::model::{OomVictim, RunState, Stage, StartRecord};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -298,6 +298,7 @@ impl Driver {
         let observed = self.publisher.observed();
         if scope == Scope::Sandbox {
             self.services.metrics.start_succeeded(&observed.stages);
+            self.keep_start(desired, None);
         }
         self.progress.ready = Some(ReadyRecord {
             at_unix_ms: observed.ready_at_unix_ms.unwrap_or_default(),
@@ -305,6 +306,18 @@ impl Driver {
         });
         self.save().await;
         Phase::Ready
+    }
+
+    /// Keeps how this start went, for `roost debug trace --last`.
+    fn keep_start(&self, desired: &Desired, failure: Option<&str>) {
+        self.services.metrics.start_ended(StartRecord {
+            sandbox_id: desired.id.clone(),
+            name: desired.name.clone(),
+            template: desired.spec.template.clone(),
+            ended_at_unix_ms: unix_ms(),
+            failure: failure.map(str::to_owned),
+            stages: self.publisher.observed().stages.clone(),
+        });
     }
 
     async fn fail(&mut self, desired: &Arc<Desired>, failure: Failure) -> Phase {

@@ -14,13 +14,17 @@ use futures::StreamExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use roost_proto::id::{SandboxId, SandboxName, TenantId};
-use roost_proto::model::{ImageInfo, ImageRef, NodeFacts, NodeStatus, Observed, Phase, RunState, SandboxSpec};
+use roost_proto::model::{
+    HostReport, ImageInfo, ImageRef, NodeFacts, NodeStatus, Observed, Phase, RunState, SandboxSpec, StartRecord,
+    SupportPart,
+};
 use roostd::api::debug::DebugSource;
 use roostd::api::exec::{ExecControl, ExecError, ExecRunner, ExecSession, ExecSpec, TerminalSize};
 use roostd::api::image::{Archive, ImageStore};
 use roostd::api::logs::LogFiles;
 use roostd::api::sandbox::Sandboxes;
 use roostd::api::screenshot::{Png, ScreenshotError, Screenshots};
+use roostd::api::support::SupportSource;
 use roostd::api::{Api, ApiParts};
 use roostd::containerd::image::archive::ArchiveError;
 use roostd::containerd::image::{ImageError, Progress};
@@ -286,6 +290,29 @@ impl DebugSource for FakeDebug {
     }
 }
 
+struct FakeSupport;
+
+#[tonic::async_trait]
+impl SupportSource for FakeSupport {
+    async fn examine(&self, sandboxes: Option<u32>) -> HostReport {
+        HostReport {
+            hostname: "n1".into(),
+            kernel: "6.1".into(),
+            daemon_version: "0.1.0".into(),
+            sandboxes: sandboxes.unwrap_or(7),
+            checks: Vec::new(),
+        }
+    }
+
+    fn starts(&self, _: Option<&SandboxId>, _: Option<usize>) -> Vec<StartRecord> {
+        Vec::new()
+    }
+
+    async fn collect(&self, _: Option<usize>) -> Vec<SupportPart> {
+        vec![SupportPart::Begin { files: 1 }, SupportPart::Chunk { path: "log.txt".into(), text: "one".into() }]
+    }
+}
+
 /// What a node named `n1` says of itself.
 pub(crate) fn status() -> NodeStatus {
     NodeStatus { facts: NodeFacts { hostname: "n1".into(), ..NodeFacts::default() }, ..NodeStatus::default() }
@@ -302,6 +329,7 @@ pub(crate) fn api(node: &FakeNode, dir: &Path, tasks: &Tasks) -> Api {
         logs: LogFiles { dir: dir.to_path_buf() },
         node: node_status,
         debug: Arc::new(FakeDebug),
+        support: Arc::new(FakeSupport),
         tasks: tasks.clone(),
     })
 }

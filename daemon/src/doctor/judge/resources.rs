@@ -104,14 +104,23 @@ pub(super) fn space(facts: &HostFacts) -> Finding {
     if storage.free_bytes < facts.subject.reserved_disk_bytes {
         return Finding::fail(
             found,
-            format!("free some: the reserve of {} (reserved.disk_bytes) is not there at {path}", gib(facts.subject.reserved_disk_bytes)),
+            format!(
+                "free some: the reserve of {} (reserved.disk_bytes) is not there at {path}",
+                gib(facts.subject.reserved_disk_bytes)
+            ),
         );
     }
     if storage.free_bytes < facts.subject.reserved_disk_bytes.saturating_add(LITTLE_SPACE_BYTES) {
-        return Finding::warn(found, format!("free some at {path}: images and sandboxes want 10 GiB beyond the reserve"));
+        return Finding::warn(
+            found,
+            format!("free some at {path}: images and sandboxes want 10 GiB beyond the reserve"),
+        );
     }
     if storage.inodes > 0 && storage.free_inodes < LITTLE_INODES {
-        return Finding::warn(found, format!("remove small files at {path}, or make the file system anew with more inodes"));
+        return Finding::warn(
+            found,
+            format!("remove small files at {path}, or make the file system anew with more inodes"),
+        );
     }
     Finding::ok(found)
 }

@@ -73,7 +73,10 @@ pub(super) fn propagation(facts: &HostFacts) -> Finding {
         Trial::Skipped(why) => Finding::ok(format!("not tried: {why}")),
         Trial::Fails(error) => {
             let at = facts.storage.path.display();
-            Finding::fail(error.clone(), format!("mount --make-rshared {at} (in a pod: mountPropagation: Bidirectional)"))
+            Finding::fail(
+                error.clone(),
+                format!("mount --make-rshared {at} (in a pod: mountPropagation: Bidirectional)"),
+            )
         }
     }
 }
@@ -86,7 +89,11 @@ pub(super) fn ports(facts: &HostFacts) -> Finding {
     match facts.ports.iter().find_map(|port| Some((port, port.is_free.as_ref().err()?))) {
         Some((port, error)) => Finding::fail(
             format!("{} {}: {error}", port.field, port.address),
-            format!("ss -ltnp 'sport = :{}' tells who has it; or set another {} in roostd.toml", port.address.port(), port.field),
+            format!(
+                "ss -ltnp 'sport = :{}' tells who has it; or set another {} in roostd.toml",
+                port.address.port(),
+                port.field
+            ),
         ),
         None => Finding::ok(format!("{} is free", shown.join(", "))),
     }
@@ -102,10 +109,9 @@ pub(super) fn nftables(facts: &HostFacts) -> Finding {
             "nft is not installed",
             "apt-get install nftables: the firewall of sandboxes, once they have networks",
         ),
-        Trial::Fails(error) => Finding::warn(
-            error.clone(),
-            "modprobe nf_tables: the firewall of sandboxes, once they have networks",
-        ),
+        Trial::Fails(error) => {
+            Finding::warn(error.clone(), "modprobe nf_tables: the firewall of sandboxes, once they have networks")
+        }
     }
 }
 
@@ -132,7 +138,10 @@ pub(super) fn gpu(facts: &HostFacts) -> Finding {
             "see `nvidia-smi`: driver and library must be of one version; reboot after an upgrade",
         ),
         Nvml::Absent if devices.nvidia_cards > 0 => Finding::warn(
-            format!("{} without driver", if devices.nvidia_cards == 1 { "1 card".into() } else { format!("{} cards", devices.nvidia_cards) }),
+            format!(
+                "{} without driver",
+                if devices.nvidia_cards == 1 { "1 card".into() } else { format!("{} cards", devices.nvidia_cards) }
+            ),
             "install the NVIDIA driver with its libnvidia-ml.so.1 (apt-get install nvidia-driver), if GPUs are wanted",
         ),
         Nvml::Absent => Finding::ok("none"),

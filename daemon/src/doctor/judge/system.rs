@@ -98,7 +98,10 @@ pub(super) fn seccomp(facts: &HostFacts) -> Finding {
     if facts.security.has_seccomp {
         return Finding::ok("filters system calls");
     }
-    Finding::fail("not in the kernel", "use a kernel with CONFIG_SECCOMP_FILTER: every sandbox is started with a filter")
+    Finding::fail(
+        "not in the kernel",
+        "use a kernel with CONFIG_SECCOMP_FILTER: every sandbox is started with a filter",
+    )
 }
 
 pub(super) fn security_modules(facts: &HostFacts) -> Finding {

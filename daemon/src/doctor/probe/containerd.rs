@@ -10,7 +10,7 @@ use crate::containerd::plugin::SnapshotterState;
 use crate::sandbox::failure::chain;
 
 /// Longest time for an answer: a running containerd takes milliseconds.
-const TIMEOUT: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `installed` is the version of the installed program.
 pub(super) async fn look(config: &ContainerdConfig, installed: Option<String>) -> ContainerdFacts {

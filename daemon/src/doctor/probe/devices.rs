@@ -27,7 +27,8 @@ pub(super) fn look() -> DeviceFacts {
 fn nvidia_cards() -> u32 {
     let devices = std::fs::read_dir("/sys/bus/pci/devices").into_iter().flatten().flatten();
     let is_card = |dir: &Path| {
-        let starts = |file: &str, with: &str| std::fs::read_to_string(dir.join(file)).is_ok_and(|t| t.starts_with(with));
+        let starts =
+            |file: &str, with: &str| std::fs::read_to_string(dir.join(file)).is_ok_and(|t| t.starts_with(with));
         starts("vendor", NVIDIA) && starts("class", DISPLAY_CLASS)
     };
     u32::try_from(devices.filter(|device| is_card(&device.path())).count()).unwrap_or(u32::MAX)

@@ -19,10 +19,9 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("runsc", "--version"),
 ];
 /// Places of programs that the path of a service may lack.
-const EXTRA_DIRS: [&str; 6] =
-    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/opt/kata/bin"];
+const EXTRA_DIRS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/opt/kata/bin"];
 /// Longest time that a program may take to tell its version.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Every program that is there.
 pub(super) async fn all() -> BTreeMap<&'static str, Program> {

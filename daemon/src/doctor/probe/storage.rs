@@ -11,7 +11,8 @@ pub(super) fn look(path: &Path) -> StorageFacts {
     let mount = mount_of(path);
     let options = |mount: &MountInfo| {
         let all = mount.mount_options.iter().chain(&mount.super_options);
-        all.map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}"))).collect()
+        all.map(|(name, value)| value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")))
+            .collect()
     };
     let mut facts = StorageFacts {
         path: path.to_owned(),

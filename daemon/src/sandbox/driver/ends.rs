@@ -94,6 +94,7 @@ impl Driver {
         }
         tracing::warn!(sandbox = %desired.id, %stage, reason = error.reason(), error = %chain(error), "start failed");
         self.services.metrics.start_failed(error.reason());
+        self.keep_start(desired, Some(error.reason()));
         let again = self.progress.recovery.comeback.is_some();
         let (part, exit_code) = match error {
             StartError::Exited { role, exit_code } if *role == Role::Display.as_str() => {
