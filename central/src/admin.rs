@@ -36,20 +36,28 @@ async fn ready(State(central): State<Arc<Central>>) -> Response {
 }
 
 async fn scrape(State(central): State<Arc<Central>>) -> Response {
-    // Without the database the totals stay as they were: what else there is to
-    // see is wanted just then.
-    let counted = count(&central).await;
-    central.metrics.set_store_up(counted.is_ok());
-    if let Err(error) = counted {
-        tracing::warn!(error = crate::log::chain(&error), "nodes and sandboxes cannot be counted");
-    }
-    match central.metrics.encode() {
+    match metrics_text(&central).await {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             tracing::warn!(error = crate::log::chain(&error), "scrape failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+/// Every series, with the totals of this moment.
+///
+/// # Errors
+/// None that a `String` could give; the type is that of the encoder.
+pub(crate) async fn metrics_text(central: &Central) -> Result<String, std::fmt::Error> {
+    // Without the database the totals stay as they were: what else there is to
+    // see is wanted just then.
+    let counted = count(central).await;
+    central.metrics.set_store_up(counted.is_ok());
+    if let Err(error) = counted {
+        tracing::warn!(error = crate::log::chain(&error), "nodes and sandboxes cannot be counted");
+    }
+    central.metrics.encode()
 }
 
 async fn count(central: &Central) -> Result<(), StoreError> {

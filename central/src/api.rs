@@ -19,6 +19,7 @@ pub mod problem;
 mod profile;
 mod sandbox;
 mod stream;
+mod support;
 mod template;
 mod token;
 mod watch;
@@ -70,6 +71,10 @@ fn routes() -> Routes {
         ("/nodes/{node}", get(node::get).delete(node::delete)),
         ("/nodes/{node}/rotate", post(node::rotate)),
         ("/nodes/{node}/images", post(image::import).delete(image::remove)),
+        ("/nodes/{node}/doctor", get(support::doctor)),
+        ("/nodes/{node}/starts", get(support::starts)),
+        ("/nodes/{node}/support", get(support::node)),
+        ("/support", get(support::central)),
         ("/images", get(image::list)),
         ("/join-tokens", get(token::list).post(token::create)),
         ("/join-tokens/{token}", delete(token::delete)),

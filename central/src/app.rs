@@ -10,6 +10,7 @@ mod profile;
 mod sandbox;
 mod seed;
 mod streams;
+mod support;
 mod template;
 mod token;
 

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::store::Database;
 pub use store::StoreConfig;
@@ -47,7 +47,7 @@ pub enum ConfigError {
 }
 
 /// Everything that can be configured.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The file it was read from, for messages.
@@ -97,7 +97,7 @@ fn default_shutdown_grace_ms() -> u64 {
 }
 
 /// What is written to the log (standard error).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// `text` or `json`.
@@ -107,7 +107,7 @@ pub struct LogConfig {
 }
 
 /// Shape of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -123,7 +123,7 @@ impl Default for LogConfig {
 }
 
 /// REST and gRPC.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApiConfig {
     /// Where it listens; port 0 = any free one.
@@ -161,7 +161,7 @@ impl Default for ApiConfig {
 }
 
 /// NodeLink.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LinkConfig {
     /// Where it listens, always with TLS; port 0 = any free one.
@@ -214,7 +214,7 @@ impl LinkConfig {
 }
 
 /// `/live`, `/ready`, `/metrics`: plain HTTP.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// Where it listens; port 0 = any free one.
@@ -228,7 +228,7 @@ impl Default for AdminConfig {
 }
 
 /// Where new sandboxes go.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlacementConfig {
     /// `spread` (the emptiest node that fits) or `best-fit` (the fullest).

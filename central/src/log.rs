@@ -1,7 +1,11 @@
 //! Sets up tracing from the configuration.
 
+use std::sync::LazyLock;
+
+use roost_proto::support::LogRing;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -22,6 +26,12 @@ pub enum LogError {
     Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// The last lines of this process's log, for support bundles.
+pub fn ring() -> &'static LogRing {
+    static RING: LazyLock<LogRing> = LazyLock::new(LogRing::default);
+    &RING
+}
+
 /// Sends log lines to standard error, for the whole process.
 ///
 /// # Errors
@@ -29,7 +39,7 @@ pub enum LogError {
 pub fn init(config: &LogConfig) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(&config.filter)
         .map_err(|source| LogError::Filter { filter: config.filter.clone(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr.and(|| ring().clone()));
     match config.format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -12,10 +12,10 @@
 
 use roost_proto::id::NodeId;
 use roost_proto::model::{ImageRef, NodeCapacity, NodePhase};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Which of the fitting nodes is taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// The emptiest: the loss of one node hurts least.

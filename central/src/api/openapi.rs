@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{exec, image, node, profile, sandbox, stream, template, token, watch};
+use super::{exec, image, node, profile, sandbox, stream, support, template, token, watch};
 
 #[derive(Debug, OpenApi)]
 #[openapi(
@@ -22,6 +22,7 @@ use super::{exec, image, node, profile, sandbox, stream, template, token, watch}
         sandbox::start, sandbox::stop, sandbox::restart,
         stream::screenshot, stream::logs, exec::exec, watch::watch,
         node::list, node::get, node::delete, node::rotate,
+        support::doctor, support::starts, support::node, support::central,
         image::list, image::import, image::remove,
         token::list, token::create, token::delete,
         template::list, template::get, template::put, template::delete,

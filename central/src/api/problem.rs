@@ -216,6 +216,9 @@ fn node_status(text: &str, status: &tonic::Status) -> ApiError {
         Code::InvalidArgument => RequestError::field("request", status.message()).into(),
         Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => Conflict::NotReady(text.into()).into_api(),
         Code::ResourceExhausted => ApiError::new(NODE_BUSY, text),
+        Code::Unimplemented => {
+            ApiError::new(NODE_ERROR, format!("{text}: its roostd is of an older version, see `roost node ls`"))
+        }
         Code::DeadlineExceeded => ApiError::new(TIMEOUT, text),
         Code::Cancelled => ApiError::new(NODE_OFFLINE, format!("{text}: the tunnel to the node broke, try again")),
         Code::Unavailable => {

@@ -135,6 +135,7 @@ impl App {
             metrics,
             strategy: config.placement.strategy,
             replica: config.replica_name(),
+            config_shown: serde_json::json!(config),
             tasks: Tasks::default(),
         });
         if let Some(dir) = &config.seed_dir {

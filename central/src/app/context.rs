@@ -40,6 +40,9 @@ pub struct Central {
     pub strategy: Strategy,
     /// How this replica is called to others.
     pub replica: String,
+    /// The configuration in force, for support bundles; it names files of
+    /// secrets.
+    pub config_shown: serde_json::Value,
     /// Background work.
     pub tasks: Tasks,
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use roost_proto::id::{NodeId, TunnelId};
 use roost_proto::node::node_api_client::NodeApiClient;
+use roost_proto::node::node_support_client::NodeSupportClient;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -22,6 +23,8 @@ use crate::changes::lock;
 
 /// Client of one node's API, through its tunnel.
 pub type NodeClient = NodeApiClient<Channel>;
+/// Client of what one node answers for reports, through its tunnel.
+pub(crate) type SupportClient = NodeSupportClient<Channel>;
 
 /// Time from the wish for a tunnel until the node has opened it.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,6 +113,7 @@ struct Handle {
     closed: CancellationToken,
     renew: Arc<Notify>,
     client: NodeClient,
+    support: SupportClient,
 }
 
 struct Pending {
@@ -191,14 +195,26 @@ impl Sessions {
         client.ok_or_else(|| NodeCallError::Offline(node.clone()))
     }
 
+    /// The client for reports of a connected node.
+    ///
+    /// # Errors
+    /// [`NodeCallError::Offline`].
+    pub(crate) fn support(&self, node: &NodeId) -> Result<SupportClient, NodeCallError> {
+        let client = lock(&self.by_node).get(node).map(|handle| handle.support.clone());
+        client.ok_or_else(|| NodeCallError::Offline(node.clone()))
+    }
+
     /// Makes this the session of the node and fences the one before.
     pub(super) fn open(self: &Arc<Self>, node: &NodeId, version: u32) -> Registration {
         let epoch = self.next_epoch.fetch_add(1, Ordering::Relaxed);
         let (end, end_rx) = watch::channel(None);
         let (closed, renew) = (CancellationToken::new(), Arc::new(Notify::new()));
         let (tunnels_tx, tunnels_rx) = mpsc::channel(TUNNELS_DEPTH);
-        let client = connect_lazy(Arc::downgrade(self), node.clone(), tunnels_tx);
-        let handle = Handle { epoch, version, end, closed: closed.clone(), renew: renew.clone(), client };
+        let channel = connect_lazy(Arc::downgrade(self), node.clone(), tunnels_tx);
+        let client = NodeApiClient::new(channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES);
+        let support = NodeSupportClient::new(channel).max_decoding_message_size(ANSWER_MAX_BYTES);
+        let (renew_asked, is_closed) = (renew.clone(), closed.clone());
+        let handle = Handle { epoch, version, end, closed: is_closed, renew: renew_asked, client, support };
         if let Some(older) = lock(&self.by_node).insert(node.clone(), handle) {
             tracing::info!("newer session of the node: the older one is fenced");
             older.close(End::Newer);
@@ -261,7 +277,7 @@ impl Sessions {
 
 /// A channel that opens a tunnel with its first call, and another one whenever
 /// the present one breaks.
-fn connect_lazy(sessions: Weak<Sessions>, node: NodeId, tunnels_tx: mpsc::Sender<TunnelId>) -> NodeClient {
+fn connect_lazy(sessions: Weak<Sessions>, node: NodeId, tunnels_tx: mpsc::Sender<TunnelId>) -> Channel {
     let connector = tower::service_fn(move |_: Uri| {
         let (sessions, node, tunnels_tx) = (sessions.clone(), node.clone(), tunnels_tx.clone());
         async move {
@@ -270,11 +286,10 @@ fn connect_lazy(sessions: Weak<Sessions>, node: NodeId, tunnels_tx: mpsc::Sender
         }
     });
     // The name is never resolved: the tunnel is the address.
-    let channel = Endpoint::from_static("http://node.roost.internal")
+    Endpoint::from_static("http://node.roost.internal")
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .connect_with_connector_lazy(connector);
-    NodeApiClient::new(channel).max_decoding_message_size(ANSWER_MAX_BYTES)
+        .connect_with_connector_lazy(connector)
 }
 
 #[cfg(test)]
