@@ -5,13 +5,17 @@
 mod catalog;
 mod config;
 mod debug;
+#[cfg(test)]
+mod docs;
+mod doctor;
 mod image;
 mod node;
 mod sandbox;
 
 pub(crate) use catalog::{ApplyArgs, CatalogCommand, GetManifestArgs, RemoveManifestArgs};
 pub(crate) use config::{ConfigCommand, SetContextArgs};
-pub(crate) use debug::{DebugCommand, SandboxArg};
+pub(crate) use debug::{BundleArgs, DebugCommand, TraceArgs};
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use image::{ImageCommand, ImportArgs, RemoveImageArgs};
 pub(crate) use node::{JoinTokenAction, JoinTokenArgs, NodeCommand, RotateNodeArgs};
 pub(crate) use sandbox::{
@@ -100,7 +104,8 @@ pub(crate) enum Command {
     /// Images on the nodes
     #[command(subcommand, visible_aliases = ["img", "images"])]
     Image(ImageCommand),
-    /// Look into the daemon on this machine
+    Doctor(DoctorArgs),
+    /// Look into daemons: sandboxes, starts, tasks; collect a support bundle
     Debug(DebugArgs),
     /// Servers and tokens that this command knows
     #[command(subcommand)]

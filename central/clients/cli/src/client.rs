@@ -2,7 +2,8 @@
 //!
 //! [`connect`]: TCP and TLS. [`call`]: one request. [`error`]: what can go
 //! wrong. [`lines`], [`sse`], [`watch`]: streams. [`socket`]: WebSocket. One
-//! file per noun: [`sandboxes`], [`nodes`], [`catalog`], [`images`]. Redirects
+//! file per noun: [`sandboxes`], [`nodes`], [`catalog`], [`images`],
+//! [`support`]. Redirects
 //! are never followed, so that a token stays with its server.
 
 mod call;
@@ -15,6 +16,7 @@ mod nodes;
 mod sandboxes;
 mod socket;
 mod sse;
+mod support;
 mod watch;
 
 pub(crate) use call::Call;

@@ -3,6 +3,7 @@
 mod catalog;
 mod config;
 mod debug;
+mod doctor;
 mod exec;
 mod image;
 mod logs;
@@ -64,6 +65,7 @@ pub(crate) async fn run(cli: Cli, console: Console) -> Result<ExitCode, CliError
         Command::Template(command) => catalog::run::<Template>(&app, command).await,
         Command::Profile(command) => catalog::run::<Profile>(&app, command).await,
         Command::Image(command) => image::run(&app, command).await,
+        Command::Doctor(args) => doctor::run(&app, args).await,
         Command::Debug(args) => debug::run(&app, args).await,
         Command::Config(command) => config::run(&app, command),
         Command::Version(args) => shell::version(&app, args).await,

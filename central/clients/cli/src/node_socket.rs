@@ -7,6 +7,7 @@ use hyper_util::rt::TokioIo;
 use roost_proto::convert::InvalidMessage;
 use roost_proto::node::node_api_client::NodeApiClient;
 use roost_proto::node::node_debug_client::NodeDebugClient;
+use roost_proto::node::node_support_client::NodeSupportClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -89,6 +90,9 @@ impl NodeSocketError {
             }),
             Self::NotFound(_) => Some("see what is there: roost debug sandboxes".into()),
             Self::Message(_) => Some("daemon and command may be of different versions".into()),
+            Self::Refused(status) if status.code() == tonic::Code::Unimplemented => {
+                Some("the daemon is of an older version: compare with roost version".into())
+            }
             Self::Protocol { .. } | Self::Refused(_) => None,
         }
     }
@@ -129,6 +133,11 @@ impl NodeSocket {
     /// The lifecycle service.
     pub(crate) fn api(&self) -> NodeApiClient<Channel> {
         NodeApiClient::new(self.0.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// The service for reports.
+    pub(crate) fn support(&self) -> NodeSupportClient<Channel> {
+        NodeSupportClient::new(self.0.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
     /// The debugging service.

@@ -10,6 +10,7 @@ pub(crate) mod progress;
 pub(crate) mod run;
 
 pub(crate) use judge::Goal;
+pub(crate) use live::Live;
 pub(crate) use progress::Subject;
 pub(crate) use run::wait;
 

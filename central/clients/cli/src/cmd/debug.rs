@@ -1,5 +1,6 @@
-//! `roost debug`: the daemon on this machine.
+//! `roost debug`: the daemon on this machine, and others through central.
 
+mod bundle;
 mod local;
 pub(super) mod trace;
 
@@ -14,7 +15,7 @@ use serde::Serialize;
 
 use super::App;
 use super::node::show::status_fields;
-use crate::cli::{DebugArgs, DebugCommand, SandboxArg};
+use crate::cli::{DebugArgs, DebugCommand};
 use crate::error::CliError;
 use crate::node_socket::{DEFAULT_SOCKET, NodeSocket, NodeSocketError};
 use crate::output::printer::Listing;
@@ -27,11 +28,18 @@ use local::LocalSandbox;
 /// See [`CliError`].
 pub(super) async fn run(app: &App, args: DebugArgs) -> Result<(), CliError> {
     let path = args.node_socket.or_else(|| app.env.path("ROOST_NODE_SOCKET"));
-    let socket = NodeSocket::connect(path.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))).await?;
-    match args.command {
+    let path = path.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+    let command = match args.command {
+        // These do not always ask the daemon on this machine.
+        DebugCommand::Trace(args) => return trace::run(app, args, path).await,
+        DebugCommand::Bundle(args) => return bundle::run(app, args, path).await,
+        command => command,
+    };
+    let socket = NodeSocket::connect(path).await?;
+    match command {
         DebugCommand::Sandboxes(list) => local::list(app, &sandboxes(&socket).await?, list),
-        DebugCommand::Sandbox(arg) => local::show(app, &find(&socket, &arg).await?, arg.output),
-        DebugCommand::Trace(arg) => trace::run(app, &find(&socket, &arg).await?, arg.output),
+        DebugCommand::Sandbox(arg) => local::show(app, &find(&socket, &arg.sandbox).await?, arg.output),
+        DebugCommand::Trace(_) | DebugCommand::Bundle(_) => Ok(()),
         DebugCommand::Tasks(list) => tasks(app, &socket, list).await,
         DebugCommand::Dump => dump(app, &socket).await,
         DebugCommand::LogLevel { filter } => log_level(app, &socket, filter).await,
@@ -45,12 +53,12 @@ async fn sandboxes(socket: &NodeSocket) -> Result<Vec<LocalSandbox>, NodeSocketE
 }
 
 /// One sandbox by name or id: the node itself knows ids only.
-async fn find(socket: &NodeSocket, arg: &SandboxArg) -> Result<LocalSandbox, NodeSocketError> {
+async fn find(socket: &NodeSocket, name: &str) -> Result<LocalSandbox, NodeSocketError> {
     let is_meant = |sandbox: &LocalSandbox| {
-        sandbox.id.as_str() == arg.sandbox || sandbox.name.as_ref().is_some_and(|name| name.as_str() == arg.sandbox)
+        sandbox.id.as_str() == name || sandbox.name.as_ref().is_some_and(|own| own.as_str() == name)
     };
     let found = sandboxes(socket).await?.into_iter().find(is_meant);
-    found.ok_or_else(|| NodeSocketError::NotFound(arg.sandbox.clone()))
+    found.ok_or_else(|| NodeSocketError::NotFound(name.to_owned()))
 }
 
 /// A task of the daemon as JSON shows it.

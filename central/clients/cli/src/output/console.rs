@@ -13,6 +13,8 @@ pub(crate) struct Console {
     pub(crate) has_stderr_terminal: bool,
     /// Whether colour is wanted.
     has_colour: bool,
+    /// Whether more than ASCII can be shown.
+    pub(crate) has_unicode: bool,
     /// Columns of the terminal; absent = standard output is none.
     pub(crate) width: Option<u16>,
 }
@@ -28,6 +30,7 @@ impl Console {
             has_stdout_terminal,
             has_stderr_terminal: io::stderr().is_terminal(),
             has_colour: !no_colour && !is_dumb,
+            has_unicode: !is_dumb && shows_unicode(|name| std::env::var(name).ok()),
             width: if has_stdout_terminal { size() } else { None },
         }
     }
@@ -74,5 +77,29 @@ impl Console {
     /// Writes a warning.
     pub(crate) fn warn(&self, text: &str) {
         self.headed("warning:", Tone::Busy, text);
+    }
+}
+
+/// Whether the locale shows more than ASCII; without one, as in most
+/// containers and services, terminals do.
+fn shows_unicode(var: impl Fn(&str) -> Option<String>) -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(var).find(|value| !value.is_empty());
+    locale.is_none_or(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_locale_that_is_set_decides() {
+        let shows = |pairs: &[(&str, &str)]| {
+            shows_unicode(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert!(shows(&[]) && shows(&[("LANG", "en_US.UTF-8")]) && shows(&[("LC_ALL", ""), ("LANG", "C.utf8")]));
+        assert!(!shows(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]) && !shows(&[("LANG", "POSIX")]));
     }
 }

@@ -35,6 +35,11 @@ impl<'a> Live<'a> {
         self.last = text;
     }
 
+    /// Whether it is a line on a terminal, which may change often.
+    pub(crate) fn is_on_terminal(&self) -> bool {
+        self.bar.is_some()
+    }
+
     /// Runs something that writes, with the line out of its way.
     pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {

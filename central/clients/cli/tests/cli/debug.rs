@@ -6,6 +6,7 @@ use std::pin::Pin;
 use futures::Stream;
 use roost_proto::node::node_api_server::{NodeApi, NodeApiServer};
 use roost_proto::node::node_debug_server::{NodeDebug, NodeDebugServer};
+use roost_proto::node::node_support_server::{NodeSupport, NodeSupportServer};
 use roost_proto::node::*;
 use roost_proto::types::{NodeStatus, RunState, SandboxObserved};
 use tokio::net::UnixListener;
@@ -121,6 +122,59 @@ impl NodeDebug for Daemon {
     }
 }
 
+#[tonic::async_trait]
+impl NodeSupport for Daemon {
+    type CollectSupportStream = Many<SupportPart>;
+
+    async fn examine(&self, request: Request<ExamineRequest>) -> Answer<HostReport> {
+        let check = |name: &str, verdict: Verdict, advice: &str| Check {
+            area: "kernel".into(),
+            name: name.into(),
+            verdict: verdict.into(),
+            found: "what is there".into(),
+            advice: advice.into(),
+        };
+        let sandboxes = request.into_inner().sandboxes;
+        // As on a machine on which few sandboxes fit.
+        let pids = if sandboxes > 100 { Verdict::Fail } else { Verdict::Warn };
+        let checks = vec![check("kernel", Verdict::Ok, ""), check("processes", pids, "raise it")];
+        let (hostname, kernel) = ("gpu-a".to_owned(), "6.1.0".to_owned());
+        Ok(Response::new(HostReport { hostname, kernel, daemon_version: "0.1.0".into(), sandboxes, checks }))
+    }
+
+    async fn list_starts(&self, request: Request<ListStartsRequest>) -> Answer<ListStartsResponse> {
+        let timing = |begin_us, duration_us| roost_proto::types::StageTiming {
+            stage: roost_proto::types::Stage::Rootfs.into(),
+            begin_us,
+            duration_us,
+        };
+        let start = |number: u64| StartRecord {
+            sandbox_id: "sbx-0123456789abcdef".into(),
+            name: "demo".into(),
+            template: "desktop".into(),
+            ended_at_unix_ms: number,
+            failure: if number == 1 { "image-missing".into() } else { String::new() },
+            stages: vec![timing(0, number * 10_000)],
+        };
+        let last = u64::from(request.into_inner().last);
+        Ok(Response::new(ListStartsResponse { starts: (1..=10.min(last)).map(start).collect() }))
+    }
+
+    async fn collect_support(&self, _: Request<CollectSupportRequest>) -> Answer<Self::CollectSupportStream> {
+        use support_part::Part;
+        let chunk = |path: &str, text: &str| Part::Chunk(SupportChunk { path: path.into(), text: text.into() });
+        let parts = [
+            Part::Begin(SupportBegin { files: 2 }),
+            chunk("log.txt", "one\n"),
+            chunk("log.txt", "two\n"),
+            chunk("../evil", "x"),
+            Part::LeftOut(LeftOut { what: "secrets".into(), why: "they are secret".into() }),
+        ];
+        let parts = parts.map(|part| Ok(SupportPart { part: Some(part) }));
+        Ok(Response::new(Box::pin(futures::stream::iter(parts))))
+    }
+}
+
 /// A daemon on a socket; it ends when dropped.
 struct Node {
     roost: Roost,
@@ -142,7 +196,8 @@ impl Node {
                 let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
                 let server = tonic::transport::Server::builder()
                     .add_service(NodeApiServer::new(Daemon))
-                    .add_service(NodeDebugServer::new(Daemon));
+                    .add_service(NodeDebugServer::new(Daemon))
+                    .add_service(NodeSupportServer::new(Daemon));
                 // The sender's end, dropped, ends the server as well.
                 let stopped = async { drop(stopped.await) };
                 server.serve_with_incoming_shutdown(incoming, stopped).await.unwrap();
@@ -195,4 +250,80 @@ fn a_daemon_that_is_not_there_is_told_with_the_way_to_find_it() {
     assert!(error.starts_with("error: cannot reach the daemon at /nonexistent.sock: No such file"), "{error}");
     assert!(error.contains("ROOST_NODE_SOCKET"), "{error}");
     assert!(Path::new("/nonexistent.sock").metadata().is_err());
+}
+
+#[test]
+fn many_starts_are_summed_up() {
+    let node = Node::start();
+    let text = node.roost.run(&["debug", "trace", "--last", "10"]).ok();
+    assert!(text.starts_with("this node: 9 starts Ready, p50 60 ms, p99 100 ms"), "{text}");
+    assert!(text.contains("1 failed (1 image-missing)"), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&node.roost.run(&["debug", "trace", "demo", "--last", "2", "-o", "json"]).ok()).unwrap();
+    assert_eq!((json["ready"].as_u64(), json["stages"][0]["p99_us"].as_u64()), (Some(1), Some(20_000)));
+}
+
+#[test]
+fn a_chart_is_ascii_where_the_locale_is() {
+    let node = Node::start();
+    let node = Node { roost: node.roost.var("LC_ALL", "C"), ..node };
+    let chart = node.roost.run(&["debug", "trace", "demo"]).ok();
+    assert!(chart.contains('#') && !chart.contains('█'), "{chart}");
+}
+
+#[test]
+fn a_doctors_verdict_is_the_exit_code() {
+    let node = Node::start();
+    let socket = node.roost.home().join("roostd.sock").display().to_string();
+    let text = node.roost.run(&["doctor", "--socket", &socket, "--sandboxes", "10"]).ok();
+    assert!(text.contains("warn  processes  what is there\n") && text.contains("→ raise it"), "{text}");
+    assert!(text.contains("gpu-a (Linux 6.1.0) for 10 sandboxes: fit, 1 to look at"), "{text}");
+    let bad = node.roost.run(&["doctor", "--socket", "--sandboxes", "1000"]);
+    assert_eq!(bad.code, 1, "{}", bad.stdout);
+    assert!(bad.stdout.contains("not fit: 1 to mend"), "{}", bad.stdout);
+    let json = node.roost.run(&["doctor", "--socket", "--sandboxes", "10", "-o", "json"]).ok();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["checks"][1]["verdict"], "warn");
+}
+
+#[test]
+fn a_doctor_without_roostd_says_where_to_look() {
+    let roost = Roost::alone().var("PATH", "/nonexistent");
+    let error = roost.run(&["doctor", "--roostd", "/nonexistent/roostd"]).failed(1);
+    assert!(error.contains("/nonexistent/roostd"), "{error}");
+    let program = roost.home().join("roostd");
+    let report = r#"{"hostname":"h","kernel":"6.1","daemon_version":"0","sandboxes":1,"checks":[]}"#;
+    std::fs::write(&program, format!("#!/bin/sh\n[ \"$1 $2 $3\" = 'doctor --output json' ] && echo '{report}'\n"))
+        .unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    assert!(roost.run(&["doctor", "--roostd", program.to_str().unwrap()]).ok().contains("h (Linux 6.1)"));
+}
+
+#[test]
+fn a_bundle_holds_the_parts_and_says_what_is_not_there() {
+    let node = Node::start();
+    let ended = node.roost.run(&["debug", "bundle", "--out", "b.tar.zst"]);
+    assert!(ended.stdout.starts_with("b.tar.zst ("), "{}{}", ended.stdout, ended.stderr);
+    let path = node.roost.home().join("b.tar.zst");
+    let mut tar = tar::Archive::new(zstd::Decoder::new(std::fs::File::open(path).unwrap()).unwrap());
+    let mut files = std::collections::BTreeMap::new();
+    for entry in tar.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+        files.insert(name.split_once('/').unwrap().1.to_owned(), text);
+    }
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["local/log.txt", "manifest.json"]);
+    assert_eq!(files["local/log.txt"], "one\ntwo\n");
+    let manifest: serde_json::Value = serde_json::from_str(&files["manifest.json"]).unwrap();
+    assert_eq!(manifest["left_out"]["local"][1]["what"], "secrets");
+}
+
+#[test]
+fn a_bundle_of_nobody_leaves_no_file_and_tells_why() {
+    let roost = Roost::alone();
+    let error = roost.run(&["debug", "bundle", "--node-socket", "/nonexistent.sock", "--out", "b.tar.zst"]).failed(7);
+    assert!(error.contains("/nonexistent.sock"), "{error}");
+    assert!(!roost.home().join("b.tar.zst").exists());
 }

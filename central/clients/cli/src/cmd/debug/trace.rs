@@ -1,105 +1,93 @@
-//! Where the time of a start went, as a chart.
+//! `roost debug trace`: where the time of starts went.
 
-use roost_proto::model::StageTiming;
+pub(crate) mod chart;
+mod summary;
 
-use super::super::App;
-use super::local::LocalSandbox;
+use roost_proto::convert::InvalidMessage;
+use roost_proto::id::{SandboxId, SandboxName};
+use roost_proto::model::{Observed, StartRecord};
+use roost_proto::node::ListStartsRequest;
+
+use super::super::{App, node};
+use super::find;
+use crate::cli::TraceArgs;
 use crate::error::CliError;
-use crate::output::{OutputArgs, Printer, Tone, human};
+use crate::node_socket::{NodeSocket, NodeSocketError};
+use crate::output::{OutputArgs, Printer, human};
 use crate::wait::judge::{start_us, status};
+use crate::wait::progress::label;
+use chart::{Look, chart};
+use summary::Summary;
 
-/// Columns of the bars where no terminal says otherwise.
-const DEFAULT_BAR_COLUMNS: usize = 40;
-/// Fewest and most columns of the bars.
-const BAR_COLUMNS: std::ops::RangeInclusive<usize> = 10..=80;
-/// Columns of name, duration, share and the space between.
-const OTHER_COLUMNS: usize = 38;
+/// Starts of a node that are summed up unless told otherwise.
+const DEFAULT_LAST: u32 = 100;
 
-/// Shows the stages of the last start.
+/// Shows the last start of a sandbox, or many starts summed up.
 ///
 /// # Errors
-/// The result cannot be shown.
-pub(super) fn run(app: &App, sandbox: &LocalSandbox, output: OutputArgs) -> Result<(), CliError> {
-    let observed = &sandbox.observed;
+/// See [`CliError`].
+pub(super) async fn run(app: &App, args: TraceArgs, socket: std::path::PathBuf) -> Result<(), CliError> {
+    match (&args.node, &args.sandbox) {
+        (Some(name), sandbox) => {
+            let client = app.client()?;
+            let node = node::find(client, name).await?;
+            let sandbox = match sandbox {
+                Some(name) => Some(client.get_sandbox(&parse_name(name)?).await?),
+                None => None,
+            };
+            if let (Some(sandbox), None) = (&sandbox, args.last) {
+                return last_start(app, &label(sandbox), &sandbox.observed, args.output);
+            }
+            let id = sandbox.as_ref().map(|sandbox| &sandbox.id);
+            let last = Some(args.last.unwrap_or(DEFAULT_LAST));
+            let starts = client.node_starts(&node.id, id, last).await?;
+            many(app, args.sandbox.as_deref().unwrap_or(name), &starts, args.output)
+        }
+        (None, Some(name)) => {
+            let socket = NodeSocket::connect(socket).await?;
+            let sandbox = find(&socket, name).await?;
+            match args.last {
+                None => last_start(app, &sandbox.label(), &sandbox.observed, args.output),
+                Some(last) => many(app, name, &local(&socket, Some(&sandbox.id), last).await?, args.output),
+            }
+        }
+        (None, None) => {
+            let socket = NodeSocket::connect(socket).await?;
+            let starts = local(&socket, None, args.last.unwrap_or(DEFAULT_LAST)).await?;
+            many(app, "this node", &starts, args.output)
+        }
+    }
+}
+
+fn parse_name(name: &str) -> Result<SandboxName, CliError> {
+    name.parse().map_err(|error| CliError::usage(format!("{name}: {error}"), "see what there is: roost sandbox ls"))
+}
+
+/// The starts that the daemon on this machine remembers.
+async fn local(socket: &NodeSocket, id: Option<&SandboxId>, last: u32) -> Result<Vec<StartRecord>, NodeSocketError> {
+    let request = ListStartsRequest { sandbox_id: id.map(ToString::to_string).unwrap_or_default(), last };
+    let answer = socket.support().list_starts(request).await?.into_inner();
+    Ok(answer.starts.into_iter().map(StartRecord::try_from).collect::<Result<_, InvalidMessage>>()?)
+}
+
+fn last_start(app: &App, label: &str, observed: &Observed, output: OutputArgs) -> Result<(), CliError> {
     let printer = Printer::new(&app.console, output);
-    Ok(printer.one(&observed.stages, &sandbox.label(), || match start_us(observed) {
-        None => format!("{} has not been started yet ({})", sandbox.label(), status(observed)),
+    Ok(printer.one(&observed.stages, label, || match start_us(observed) {
+        None => format!("{label} has not been started yet ({})", status(observed)),
         Some(total) => format!(
-            "{} {}, last start {}\n\n{}",
-            sandbox.label(),
+            "{label} {}, last start {}\n\n{}",
             status(observed),
             human::duration_us(total),
-            chart(&observed.stages, app.console.width, app.console.colours_results())
+            chart(&observed.stages, Look::of(&app.console))
         ),
     })?)
 }
 
-/// One line per stage: name, duration, share and a bar that stands where the
-/// stage stood in time. `width` is that of the terminal in columns.
-pub(crate) fn chart(stages: &[StageTiming], width: Option<u16>, has_colour: bool) -> String {
-    let total = stages.iter().map(|stage| stage.begin_us.saturating_add(stage.duration_us)).max().unwrap_or(0).max(1);
-    let columns = width.map_or(DEFAULT_BAR_COLUMNS, |width| usize::from(width).saturating_sub(OTHER_COLUMNS));
-    let columns = columns.clamp(*BAR_COLUMNS.start(), *BAR_COLUMNS.end());
-    let longest = stages.iter().map(|stage| stage.duration_us).max().unwrap_or(0);
-    let line = |stage: &StageTiming| {
-        let share = u128::from(stage.duration_us) * 100 / u128::from(total);
-        let tone = if stage.duration_us == longest { Tone::Busy } else { Tone::Good };
-        let bar = tone.paint(&bar(stage, total, columns), has_colour);
-        let line = format!("{:<18} {:>8} {share:>3}%  {bar}", stage.stage, human::duration_us(stage.duration_us));
-        line.trim_end().to_owned()
-    };
-    stages.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// A bar in eighths of a column, at least one of them.
-fn bar(stage: &StageTiming, total_us: u64, columns: usize) -> String {
-    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let scale = |us: u64| {
-        let eighths = u128::from(us) * u128::from(u64::try_from(columns).unwrap_or(0)) * 8 / u128::from(total_us);
-        usize::try_from(eighths).unwrap_or(0)
-    };
-    // Bars begin on whole columns: there is no glyph for the right part.
-    let begin = (scale(stage.begin_us) / 8).min(columns.saturating_sub(1));
-    let length = scale(stage.duration_us).clamp(1, (columns - begin) * 8);
-    format!("{}{}{}", " ".repeat(begin), "█".repeat(length / 8), EIGHTHS[length % 8])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use roost_proto::model::Stage;
-
-    fn timing(stage: Stage, begin_us: u64, duration_us: u64) -> StageTiming {
-        StageTiming { stage, begin_us, duration_us }
+fn many(app: &App, of: &str, starts: &[StartRecord], output: OutputArgs) -> Result<(), CliError> {
+    if starts.is_empty() && !Printer::new(&app.console, output).is_data() {
+        app.console.note("no start since the daemon began: it remembers those that it made itself");
+        return Ok(());
     }
-
-    #[test]
-    fn bars_stand_where_their_stage_stood_in_time() {
-        let stages = [
-            timing(Stage::Ledger, 0, 25_000),
-            timing(Stage::Rootfs, 25_000, 50_000),
-            timing(Stage::FirstFrame, 75_000, 25_000),
-        ];
-        let chart = chart(&stages, Some(78), false);
-        let expected = [
-            "ledger                25 ms  25%  ██████████",
-            "rootfs                50 ms  50%            ████████████████████",
-            "first_frame           25 ms  25%                                ██████████",
-        ];
-        assert_eq!(chart.lines().collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn the_shortest_stage_is_still_seen_and_none_leaves_the_chart() {
-        let stages =
-            [timing(Stage::Ledger, 0, 1), timing(Stage::Rootfs, 999_999, 1), timing(Stage::Workload, 0, 1_000_000)];
-        for line in chart(&stages, Some(60), false).lines() {
-            assert!(line.chars().count() <= 60 && line.ends_with(['▏', '█']), "{line}");
-        }
-    }
-
-    #[test]
-    fn no_stages_are_no_chart() {
-        assert_eq!(chart(&[], None, false), "");
-    }
+    let summary = Summary::of(starts);
+    Ok(Printer::new(&app.console, output).one(&summary, of, || summary.text(of, Look::of(&app.console)))?)
 }

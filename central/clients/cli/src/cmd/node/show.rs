@@ -43,7 +43,13 @@ fn card(node: &Node, console: &Console) -> String {
         .field("Heartbeat", node.last_heartbeat_unix_ms.map(|at| human::moment(at, now)).unwrap_or_default())
         .field("Sandboxes", format!("{} of {}", node.sandboxes, node.status.capacity.sandboxes_max))
         .field("CPU requested", human::cores(node.cpu_requested_millis))
-        .field("Memory requested", human::size(node.memory_requested_bytes));
+        .field("Memory requested", human::size(node.memory_requested_bytes))
+        .field("NodeLink", node.protocol_version.map(|version| format!("version {version}")).unwrap_or_default());
+    if let Some(certificate) = &node.certificate {
+        let end = human::moment(certificate.not_after_unix_ms, now);
+        let key = certificate.ca_key_id.get(..8).unwrap_or(&certificate.ca_key_id);
+        card.field("Certificate", format!("until {end}, of CA {key}"));
+    }
     status_fields(&mut card, &node.status, console);
     card.draw(console)
 }
@@ -67,12 +73,17 @@ pub(crate) fn status_fields(card: &mut Card, status: &NodeStatus, console: &Cons
         human::size(load.memory_available_bytes),
         human::size(load.disk_free_bytes)
     );
+    if let Some(offset_ms) = status.load.clock_offset_ms {
+        let (size, side) = (offset_ms.unsigned_abs(), if offset_ms > 0 { "behind" } else { "ahead of" });
+        card.field("Clock", if offset_ms == 0 { "as central's".into() } else { format!("{size} ms {side} central's") });
+    }
     card.field("Host", format!("{}, {} CPUs, {}", facts.hostname, facts.cpus, human::size(facts.memory_bytes)))
         .field("Kernel", format!("{} {}, cgroup {}", facts.kernel, facts.architecture, facts.cgroup_version))
         .field("Versions", format!("roostd {}, containerd {}", facts.daemon_version, facts.containerd_version))
         .field("Allocatable", allocatable)
         .field("Load", load);
     conditions(card, status, console);
+    abilities(card, status, console);
     images(card, status, console);
 }
 
@@ -87,6 +98,21 @@ fn conditions(card: &mut Card, status: &NodeStatus, console: &Console) {
         vec![condition.kind.clone().into(), holds, condition.reason.clone().into(), condition.message.clone().into()]
     });
     card.section("Conditions").block(&Drawing::new(console, false, true).draw(&COLUMNS, rows.collect()).0);
+}
+
+/// What the node can and cannot do: what it can in few words, why not in full.
+fn abilities(card: &mut Card, status: &NodeStatus, console: &Console) {
+    if status.abilities.is_empty() {
+        return;
+    }
+    const COLUMNS: [Column; 3] = [Column::new("ABILITY"), Column::new("USABLE"), Column::new("DETAIL")];
+    let rows = status.abilities.iter().map(|ability| {
+        let usable = if ability.is_usable { Text::new("yes", Tone::Good) } else { Text::new("no", Tone::Dim) };
+        let parts = [ability.detail.as_str(), ability.reason.as_str()];
+        let detail: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        vec![ability.name.clone().into(), usable, detail.join(": ").into()]
+    });
+    card.section("Can do").block(&Drawing::new(console, false, true).draw(&COLUMNS, rows.collect()).0);
 }
 
 fn images(card: &mut Card, status: &NodeStatus, console: &Console) {

@@ -3,6 +3,7 @@
 use roost_proto::id::SandboxName;
 use roost_proto::model::{Observed, Restart, RestartPolicy, Sandbox, SandboxSpec};
 
+use super::super::debug::trace::chart::{Look, chart};
 use super::super::{App, Several};
 use super::{find, list};
 use crate::error::CliError;
@@ -143,9 +144,7 @@ fn usage_fields(card: &mut Card, sandbox: &Sandbox) {
 fn stage_block(card: &mut Card, observed: &Observed, console: &Console) {
     let Some(total) = start_us(observed) else { return };
     card.section(&format!("Last start, {}", human::duration_us(total)));
-    card.block(&super::super::debug::trace::chart(
-        &observed.stages,
-        console.width.map(|width| width.saturating_sub(2)),
-        console.colours_results(),
-    ));
+    let look = Look::of(console);
+    let look = Look { width: look.width.map(|width| width.saturating_sub(2)), ..look };
+    card.block(&chart(&observed.stages, look));
 }
