@@ -7,7 +7,7 @@
 #   style    shellcheck, rustfmt, clippy without a warning
 #   unit     tests inside the crates, and their tests against real X servers, containerd, SQLite, PostgreSQL, TLS
 #   node     the life of sandboxes on a private containerd: lifecycle, recovery, resilience, cgroups, traces
-#   system   central, node and command together
+#   system   central, node and command together, support bundles
 #   cgroup2  lifecycle, recovery and cgroups once more, with runc and with crun, in a guest that has
 #            cgroup v2 alone: Debian 12's cloud kernel under QEMU's software emulation, without a
 #            network (tests/guest). A run of its own: docs/spec.md has the last result
@@ -101,7 +101,7 @@ suite_node() {
 
 suite_system() {
     binaries_and_images
-    run_tests --features roost-tests/machine --test system -- --test-threads 2
+    run_tests --features roost-tests/machine --test system --test support -- --test-threads 2
 }
 
 suite_cgroup2() {

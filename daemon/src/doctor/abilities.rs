@@ -75,12 +75,12 @@ fn runtimes(facts: &HostFacts) -> Vec<Ability> {
     let crun = match facts.programs.get("crun") {
         None => Some(MISSING),
         Some(_) if facts.cgroup.version == Version::V1 => Some("needs cgroup v2"),
-        Some(_) => Some("this roostd starts sandboxes with runc"),
+        Some(_) => None,
     };
     // Installed or not: what is missing is on our side.
     let other = |program: &str| match facts.programs.get(program) {
         None => Some(MISSING),
-        Some(_) => Some("this roostd starts sandboxes with runc"),
+        Some(_) => Some("this roostd starts sandboxes with runc or crun"),
     };
     vec![
         unless("runtime/runc", runc, program(facts, "runc")),
