@@ -99,6 +99,11 @@ impl Scope {
         let templates = self.store().templates().await?;
         let env = sandboxes.iter().flat_map(|sandbox| sandbox.spec.env.values());
         let secrets = env.chain(templates.iter().flat_map(|template| template.env.values())).cloned();
+        // Of the configuration only this file holds a secret of ours; a URL
+        // with a password in it is refused.
+        let password = self.central.config_shown.pointer("/store/password_file").and_then(serde_json::Value::as_str);
+        let password = password.and_then(|path| std::fs::read_to_string(path).ok());
+        let secrets = secrets.chain(password.map(|text| text.trim().to_owned()));
         let mut files = match Redactor::new(secrets) {
             Ok(redactor) => Files::new(redactor),
             // Without it nothing may leave.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::config::Host;
 
 use crate::store::Database;
@@ -20,7 +20,7 @@ const FIELDS_OF: [(&str, &str); 4] = [
 ];
 
 /// Where central keeps its state.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
     /// `sqlite:/path/of/file` or `postgres://user@host:port/database`; absent =

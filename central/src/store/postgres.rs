@@ -50,7 +50,7 @@ pub struct PostgresConfig {
 }
 
 /// Whether a connection is encrypted. A certificate is always checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SslMode {
     /// Never.
