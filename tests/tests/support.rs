@@ -71,8 +71,9 @@ async fn a_bundle_of_central_and_node_holds_much_and_no_secret() -> Result<()> {
         ("central", &["config.json", "log.txt", "sandboxes.json", "templates.json", "nodes.json", "metrics.txt"]),
     ] {
         for name in names {
-            let text =
-                files.get(&format!("{source}/{name}")).ok_or(format!("no {source}/{name} in {:?}", files.keys()))?;
+            let text = files
+                .get(&format!("{source}/{name}"))
+                .ok_or_else(|| format!("no {source}/{name} in {:?}", files.keys()))?;
             assert!(text.len() > 2, "{source}/{name} is empty");
         }
     }

@@ -54,7 +54,7 @@ fn command(piece: &str) -> Option<Vec<String>> {
     let words: Vec<String> = rest[..end].split_whitespace().map(str::to_owned).collect();
     // A family of commands, a placeholder with choices, or a part of one.
     let is_pattern = |word: &String| !word.is_ascii() || word.contains('|') || word.starts_with('[') || word == "debug";
-    let is_family = words.len() < 2 && words.first().is_none_or(|word| is_pattern(word));
+    let is_family = words.len() < 2 && words.first().is_none_or(&is_pattern);
     (!is_family && !words.iter().any(|word| word != "debug" && is_pattern(word))).then_some(words)
 }
 
