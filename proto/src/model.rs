@@ -15,7 +15,9 @@ mod support;
 mod template;
 
 pub use image::{ImageInfo, ImageRef, ParseImageRefError};
-pub use node::{Ability, Node, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus};
+pub use node::{
+    Ability, Node, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus,
+};
 pub use problem::{FieldError, Problem};
 pub use pull::{LayerProgress, LayerState, PullPolicy, PullStep};
 pub use resources::{MAX_SHM_BYTES, MIN_SHM_BYTES, Resources};
