@@ -6,7 +6,7 @@
 # Suites:
 #   style    shellcheck, rustfmt, clippy without a warning
 #   unit     tests inside the crates, and their tests against real X servers, containerd, SQLite, PostgreSQL, TLS
-#   node     the life of sandboxes on a private containerd: lifecycle, recovery, resilience, cgroups, traces
+#   node     the life of sandboxes on a private containerd: lifecycle, recovery, resilience, cgroups, traces, images
 #   system   central, node and command together, support bundles
 #   cgroup2  lifecycle, recovery and cgroups once more, with runc and with crun, in a guest that has
 #            cgroup v2 alone: Debian 12's cloud kernel under QEMU's software emulation, without a
@@ -64,6 +64,7 @@ main() {
 
 test_packages() {
     cat <<'END'
+docker-registry docker-registry
 Xvfb xvfb
 shellcheck shellcheck
 scrot scrot
@@ -96,7 +97,7 @@ suite_unit() {
 suite_node() {
     binaries_and_images
     run_tests --features roost-tests/machine --test lifecycle --test recovery --test resilience --test cgroups \
-        --test traces -- --test-threads 2
+        --test traces --test images -- --test-threads 2
 }
 
 suite_system() {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Admin, AdminError, Readiness};
 use crate::api::{Api, ApiHandle, ApiParts, ListenError, SocketConfig, logs::LogFiles};
 use crate::config::{CentralConfig, Config};
-use crate::containerd::image::{Images as ContainerdImages, SpoolConfig};
+use crate::containerd::image::{Images as ContainerdImages, SpoolConfig, UnpackLimits};
 use crate::containerd::{self, Client, RuntimeOptions};
 use crate::display::Screenshots;
 use crate::facts;
@@ -24,9 +24,11 @@ use crate::node::debug::Inside;
 use crate::node::{
     exec::Execs, images::NodeImages, logs, samples::Samples, screenshots::Frames, status, support::Support, usage,
 };
+use crate::pull::Puller;
 use crate::reconcile::ledger::LedgerError;
 use crate::reconcile::plan::plan;
 use crate::reconcile::{events, kills, startup};
+use crate::registry::Registries;
 use crate::sandbox::image::Images;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::manager::Limits;
@@ -110,10 +112,13 @@ impl App {
         let (images_changed, images_changed_rx) = watch::channel(0);
         let (link_state_tx, link_state) = watch::channel(None);
         let (status_tx, status) = watch::channel(NodeStatus { capacity, ..NodeStatus::default() });
+        let images =
+            NodeImages::new(node.clone(), manager.clone(), spool(&config, &node), &config.images.keep, images_changed);
         let mut reporter = status::StatusReporter {
             node: node.clone(),
             config: config.clone(),
             abilities: Vec::new(),
+            images: images.clone(),
             capacity,
             containerd: containerd_up_rx,
             images_changed: images_changed_rx,
@@ -128,12 +133,9 @@ impl App {
         tasks.spawn("usage", usage::sample(node.clone(), manager.clone()));
         tasks.spawn("log-rotation", logs::rotate(node.layout.logs(), config.sandboxes.log_max_bytes));
         tasks.spawn("screenshot-buffers", release_buffers(node.screenshots.clone()));
+        tasks.spawn("image-arrivals", images.clone().follow_pulls());
+        tasks.spawn("image-collection", images.clone().collect(config.images.gc));
 
-        let spool = SpoolConfig {
-            directory: node.layout.spool(),
-            max_bytes: config.sandboxes.archive_max_bytes,
-            reserve_bytes: config.reserved.disk_bytes,
-        };
         let inside = Inside {
             node: node.clone(),
             manager: manager.clone(),
@@ -146,7 +148,7 @@ impl App {
             sandboxes: Arc::new(manager.clone()),
             execs: Arc::new(Execs::new(node.clone(), manager.clone())),
             screenshots: Arc::new(Frames::new(node.clone(), manager.clone())),
-            images: Arc::new(NodeImages::new(node.clone(), manager.clone(), spool, images_changed)),
+            images: Arc::new(images),
             logs: LogFiles { dir: node.layout.logs() },
             node: status.clone(),
             debug: Arc::new(inside.clone()),
@@ -235,14 +237,15 @@ async fn build_node(
         // Nothing depends on it yet.
         Err(error) => tracing::warn!(%error, "whether the root has project quota is not known"),
     }
-    let images = ContainerdImages::new(client.clone(), config.containerd.snapshotter.as_str());
+    let (images, puller) = build_images(config, &client, tasks);
     let node = Arc::new(Node {
         runtime: RuntimeOptions {
             shim_cgroup: cgroups.path(SHIM_CGROUP),
             runc_root: config.runc_state.display().to_string(),
             binary: config.containerd.runtime_binary.clone(),
         },
-        images: Images::new(client.clone(), images, &config.containerd.snapshotter),
+        images,
+        puller,
         display_images: (config.sandboxes.display_image.clone(), config.sandboxes.display_glx_image.clone()),
         screenshots: Screenshots::new(SCREENSHOTS_AT_ONCE),
         tasks: tasks.clone(),
@@ -268,6 +271,28 @@ async fn build_node(
         tracing::warn!(%error, "leases of broken imports stay until they expire");
     }
     Ok((node, services, manager))
+}
+
+/// Where archives are kept while they are imported.
+fn spool(config: &Config, node: &Node) -> SpoolConfig {
+    SpoolConfig {
+        directory: node.layout.spool(),
+        max_bytes: config.sandboxes.archive_max_bytes,
+        reserve_bytes: config.reserved.disk_bytes,
+    }
+}
+
+/// The node's images, and what brings them from registries.
+fn build_images(config: &Config, client: &Client, tasks: &Tasks) -> (Images, Puller) {
+    let limits = UnpackLimits {
+        max_bytes: config.images.max_unpacked_bytes,
+        max_files: config.images.max_files,
+        reserve_bytes: config.reserved.disk_bytes,
+    };
+    let store = ContainerdImages::new(client.clone(), config.containerd.snapshotter.as_str()).with_limits(limits);
+    let images = Images::new(client.clone(), store, &config.containerd.snapshotter);
+    let registries = Registries::new(config.images.clone());
+    (images.clone(), Puller::new(images, registries, tasks.clone()))
 }
 
 /// What sandboxes may request of this machine.

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::logging::LogFormat;
 
+mod images;
+
+pub use images::{GcConfig, ImagesConfig, ProxyConfig, RegistryConfig, SignatureConfig};
+
 /// Smallest first id of a sandbox: below it lie the host's own users.
 const MIN_FIRST_ID: u32 = 65_536;
 /// Longest root directory, in bytes: the names of pinned namespaces and
@@ -62,6 +66,8 @@ pub struct Config {
     pub sandboxes: SandboxesConfig,
     /// What of the machine sandboxes may not request.
     pub reserved: ReservedConfig,
+    /// Registries, limits and garbage collection of images.
+    pub images: ImagesConfig,
     /// The unix socket.
     pub api: ApiConfig,
     /// Metrics and probes.
@@ -176,6 +182,7 @@ impl Default for Config {
             containerd: ContainerdConfig::default(),
             sandboxes: SandboxesConfig::default(),
             reserved: ReservedConfig::default(),
+            images: ImagesConfig::default(),
             api: ApiConfig::default(),
             admin: AdminConfig::default(),
             central: None,
@@ -265,6 +272,7 @@ impl Config {
         let runtime_ok = !runtime.is_empty() && (runtime.starts_with('/') || !runtime.contains(['/', ' ']));
         require(runtime_ok, "containerd.runtime_binary", "must be a name such as \"runc\", or an absolute path")?;
         require(self.api.socket.is_absolute(), "api.socket", "must be an absolute path")?;
+        self.images.check()?;
         require(self.sandboxes.max >= 1, "sandboxes.max", "must be at least 1")?;
         require(self.sandboxes.first_id >= MIN_FIRST_ID, "sandboxes.first_id", "must be at least 65536")?;
         let parent = self.sandboxes.cgroup_parent.trim_matches('/');

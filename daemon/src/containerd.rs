@@ -16,7 +16,7 @@ pub mod spec;
 pub mod task;
 
 pub use client::Client;
-pub use container::{ContainerId, RuntimeOptions};
+pub use container::{ContainerId, ContainerImage, RuntimeOptions};
 pub use error::Error;
 pub use lease::{GcLease, LeaseId};
 pub use spec::Role;

@@ -4,6 +4,8 @@
 //! - [`sandbox`]: the life of a sandbox; one driver task owns one sandbox.
 //! - [`reconcile`]: what is desired, kept in the ledger, against what exists.
 //! - [`containerd`]: the only room that names containerd types.
+//! - [`registry`]: registries as a source of images.
+//! - [`pull`]: each image pulled once, however many ask.
 //! - [`host`]: the only room with syscalls.
 //! - [`display`]: the X server's files, readiness and pixels.
 //! - [`link`]: the connection to central.
@@ -29,6 +31,8 @@ pub mod link;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+pub mod pull;
 pub mod reconcile;
+pub mod registry;
 pub mod sandbox;
 pub mod tasks;

@@ -45,6 +45,8 @@ pub struct Node {
     pub runtime: RuntimeOptions,
     /// Unpacked images.
     pub images: image::Images,
+    /// Brings images from registries.
+    pub puller: crate::pull::Puller,
     /// Roost's own images for the display container: without GLX, and with.
     pub display_images: (ImageRef, ImageRef),
     /// Reads pixels.

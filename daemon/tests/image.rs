@@ -20,7 +20,7 @@ use roost_proto::model::{ImageInfo, ImageRef};
 use roostd::containerd::GcLease;
 use roostd::containerd::image::digest::chain_ids;
 use roostd::containerd::image::source::{Blob, BlobStream, Found};
-use roostd::containerd::image::{Digest, ImageError, Progress, Source, Step, TarArchive};
+use roostd::containerd::image::{Digest, ImageError, LayerError, Progress, Source, Step, TarArchive};
 use serde_json::json;
 
 const NAME: &str = "roost/hello:1";
@@ -130,7 +130,10 @@ async fn a_changed_layer_is_refused_and_leaves_nothing() {
     let mut entry = image.entry();
     entry["annotations"] = json!({ "io.containerd.image.name": NAME });
     let error = import(&containerd, &layout(blobs, &[entry])).await.unwrap_err();
-    assert!(matches!(&error, ImageError::Damaged { object, .. } if object.starts_with("layer 2 ")), "{error}");
+    assert!(
+        matches!(&error, ImageError::Layer(LayerError::Damaged { object, .. }) if object.starts_with("layer 2 ")),
+        "{error}"
+    );
     assert!(containerd.images().list().await.unwrap().is_empty());
     containerd.expect_left(0, 0).await;
 }
@@ -141,7 +144,7 @@ async fn a_layer_that_unpacks_to_another_diff_id_is_refused_and_leaves_nothing()
     let mut image = hello();
     image.layers[0].diff_id = Digest::of(b"something else");
     let error = import(&containerd, &image.oci(NAME)).await.unwrap_err();
-    let ImageError::Damaged { object, problem } = &error else { panic!("{error}") };
+    let ImageError::Layer(LayerError::Damaged { object, problem }) = &error else { panic!("{error}") };
     assert!(object.starts_with("layer 1 ") && problem.starts_with("it unpacks to sha256:"), "{error}");
     containerd.expect_left(0, 0).await;
 }
@@ -152,7 +155,10 @@ async fn a_layer_that_is_no_tar_is_refused_by_name_and_leaves_nothing() {
     let mut image = hello();
     image.layers[0].bytes = archives::gzip(&[b'x'; 5000]);
     let error = import(&containerd, &image.oci(NAME)).await.unwrap_err();
-    assert!(matches!(&error, ImageError::Unpack { layer, .. } if layer.starts_with("layer 1 ")), "{error:?}");
+    assert!(
+        matches!(&error, ImageError::Layer(LayerError::Unpack { layer, .. }) if layer.starts_with("layer 1 ")),
+        "{error:?}"
+    );
     containerd.expect_left(0, 0).await;
 }
 
@@ -234,7 +240,7 @@ async fn progress_goes_through_all_steps_to_their_ends() {
     let seen = tokio::spawn(async move {
         let mut seen = Vec::new();
         while reader.changed().await.is_ok() {
-            seen.push(*reader.borrow_and_update());
+            seen.push(reader.borrow_and_update().clone());
         }
         seen
     });
@@ -257,7 +263,7 @@ impl Source for Silent {
         &self.0
     }
 
-    async fn open(&self, _: &Blob) -> Result<BlobStream, ImageError> {
+    async fn open(&self, _: &Blob, _: u64) -> Result<BlobStream, ImageError> {
         Ok(stream::pending().boxed())
     }
 }

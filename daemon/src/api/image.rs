@@ -1,4 +1,6 @@
-//! Images that the node holds: take, list, remove.
+//! Images that the node holds: take, list, remove, pin, prune.
+
+pub(super) mod transfer;
 
 use std::io;
 use std::pin::Pin;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use roost_proto::convert::parse;
-use roost_proto::model::{ImageInfo, ImageRef};
+use roost_proto::model::{ImageInfo, ImageRef, PullPolicy};
 use roost_proto::node as wire;
 use roost_proto::node::import_image_input::Input;
 use roost_proto::node::import_image_progress::Progress as Answer;
@@ -17,7 +19,9 @@ use tracing::Instrument;
 
 use super::service::{Answers, Shared};
 use super::status::{invalid, shutting_down, status, too_many};
+use crate::containerd::image::source::BlobStream;
 use crate::containerd::image::{ImageError, Position, Progress};
+use crate::pull::Ticket;
 
 /// Imports at once: they share one disk, so more would only be slower.
 pub(super) const IMPORTS_MAX: usize = 4;
@@ -54,6 +58,40 @@ pub trait ImageStore: Send + Sync + 'static {
     /// # Errors
     /// See [`ImageError`].
     async fn remove(&self, reference: &ImageRef) -> Result<(), ImageError>;
+
+    /// Begins or joins a pull; the image itself if the policy asks for none.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    async fn pull(&self, reference: &ImageRef, policy: PullPolicy) -> Result<Pull, ImageError>;
+
+    /// Keeps an image from collection and pruning, or lets it go again.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    async fn set_pinned(&self, reference: &ImageRef, is_pinned: bool) -> Result<ImageInfo, ImageError>;
+
+    /// Removes what nothing uses and nobody pinned and was not used for so
+    /// long; returns it, and by how many bytes the disk got emptier.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    async fn prune(&self, unused_for: Duration, is_dry_run: bool) -> Result<(Vec<ImageInfo>, u64), ImageError>;
+
+    /// An image as an OCI archive, with the archive's size in bytes.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    async fn export(&self, reference: &ImageRef) -> Result<(u64, BlobStream), ImageError>;
+}
+
+/// What a request to pull leads to.
+#[derive(Debug)]
+pub enum Pull {
+    /// It is here, and nobody needs to be asked.
+    Here(Box<ImageInfo>),
+    /// It comes.
+    Coming(Ticket),
 }
 
 /// Runs the import in a task of its own, which ends with the import or with
@@ -119,7 +157,7 @@ fn answers(
                 done = &mut done => break done,
                 // Cancel-safe: a change that was not seen stays unseen.
                 Ok(()) = steps.changed() => {
-                    let step = step(*steps.borrow_and_update());
+                    let step = step(&steps.borrow_and_update());
                     yield Ok(wire::ImportImageProgress { progress: Some(Answer::Step(step)) });
                 }
             }
@@ -133,8 +171,8 @@ fn answers(
     })
 }
 
-fn step(position: Position) -> wire::ImportStep {
-    let Position { step, done_bytes, total_bytes } = position;
+fn step(position: &Position) -> wire::ImportStep {
+    let Position { step, done_bytes, total_bytes, .. } = *position;
     wire::ImportStep { name: step.as_str().into(), done_bytes, total_bytes }
 }
 
@@ -150,4 +188,22 @@ pub(super) async fn remove(
     let reference = parse("reference", &request.reference).map_err(invalid)?;
     images.remove(&reference).await?;
     Ok(wire::RemoveImageResponse {})
+}
+
+pub(super) async fn pin(
+    images: &dyn ImageStore,
+    request: wire::PinImageRequest,
+) -> Result<wire::PinImageResponse, Status> {
+    let reference = parse("reference", &request.reference).map_err(invalid)?;
+    let image = images.set_pinned(&reference, request.pinned).await?;
+    Ok(wire::PinImageResponse { image: Some(image.into()) })
+}
+
+pub(super) async fn prune(
+    images: &dyn ImageStore,
+    request: wire::PruneImagesRequest,
+) -> Result<wire::PruneImagesResponse, Status> {
+    let unused_for = Duration::from_millis(request.unused_for_ms);
+    let (removed, freed_bytes) = images.prune(unused_for, request.dry_run).await?;
+    Ok(wire::PruneImagesResponse { removed: removed.into_iter().map(Into::into).collect(), freed_bytes })
 }

@@ -120,20 +120,20 @@ impl NodeApi for NodeApiService {
         within(image::remove(&*self.0.parts.images, request.into_inner())).await.map(Response::new)
     }
 
-    async fn pull_image(&self, _: Request<wire::PullImageRequest>) -> Answer<Self::PullImageStream> {
-        Err(Status::unimplemented("this daemon pulls no images yet: import them"))
+    async fn pull_image(&self, request: Request<wire::PullImageRequest>) -> Answer<Self::PullImageStream> {
+        within(image::transfer::pull(&self.0, request.into_inner())).await.map(Response::new)
     }
 
-    async fn prune_images(&self, _: Request<wire::PruneImagesRequest>) -> Answer<wire::PruneImagesResponse> {
-        Err(Status::unimplemented("this daemon prunes no images yet: remove them by name"))
+    async fn prune_images(&self, request: Request<wire::PruneImagesRequest>) -> Answer<wire::PruneImagesResponse> {
+        image::prune(&*self.0.parts.images, request.into_inner()).await.map(Response::new)
     }
 
-    async fn export_image(&self, _: Request<wire::ExportImageRequest>) -> Answer<Self::ExportImageStream> {
-        Err(Status::unimplemented("this daemon exports no images yet"))
+    async fn export_image(&self, request: Request<wire::ExportImageRequest>) -> Answer<Self::ExportImageStream> {
+        within(image::transfer::export(&self.0, request.into_inner())).await.map(Response::new)
     }
 
-    async fn pin_image(&self, _: Request<wire::PinImageRequest>) -> Answer<wire::PinImageResponse> {
-        Err(Status::unimplemented("this daemon pins no images yet"))
+    async fn pin_image(&self, request: Request<wire::PinImageRequest>) -> Answer<wire::PinImageResponse> {
+        within(image::pin(&*self.0.parts.images, request.into_inner())).await.map(Response::new)
     }
 
     async fn get_node(&self, _: Request<wire::GetNodeRequest>) -> Answer<NodeStatus> {

@@ -14,9 +14,11 @@ use tonic::{Code, Status};
 use super::exec::ExecError;
 use super::logs::LogsError;
 use super::screenshot::ScreenshotError;
-use crate::containerd::image::ImageError;
 use crate::containerd::image::spool::SpoolError;
+use crate::containerd::image::{ImageError, LayerError};
 use crate::logging::LoggingError;
+use crate::pull::PullError;
+use crate::registry::RegistryError;
 use crate::sandbox::RequestError;
 
 /// Metadata key of the stable word for what went wrong.
@@ -127,19 +129,52 @@ impl From<ScreenshotError> for Status {
 
 impl From<ImageError> for Status {
     fn from(error: ImageError) -> Self {
-        let message = chain(&error);
-        match &error {
+        Self::from(&error)
+    }
+}
+
+impl From<&ImageError> for Status {
+    fn from(error: &ImageError) -> Self {
+        let message = chain(error);
+        match error {
             ImageError::NotFound { .. } => status(Code::NotFound, "image-not-found", message),
             ImageError::InUse { .. } => status(Code::FailedPrecondition, "image-in-use", message),
             ImageError::Spool(SpoolError::NoSpace { .. }) => status(Code::ResourceExhausted, "no-space", message),
             ImageError::Spool(SpoolError::TooLarge { .. }) => status(Code::OutOfRange, "archive-too-large", message),
-            ImageError::Spool(SpoolError::Io { .. }) => failure(Code::Internal, "image-store-failed", &error),
+            ImageError::Spool(SpoolError::Io { .. }) => failure(Code::Internal, "image-store-failed", error),
             ImageError::Spool(_) => status(Code::Aborted, "archive-broke-off", message),
-            ImageError::Archive(_) | ImageError::Document(_) | ImageError::Damaged { .. } => {
+            ImageError::Archive(_) | ImageError::Document(_) | ImageError::Layer(LayerError::Damaged { .. }) => {
                 status(Code::InvalidArgument, "invalid-archive", message)
             }
-            ImageError::Unpack { .. } => failure(Code::FailedPrecondition, "unpack-failed", &error),
-            ImageError::Containerd(_) => failure(Code::Internal, "containerd-failed", &error),
+            ImageError::Layer(LayerError::NoSpace { .. }) => status(Code::ResourceExhausted, "no-space", message),
+            ImageError::Layer(LayerError::Unpack { .. }) => failure(Code::FailedPrecondition, "unpack-failed", error),
+            ImageError::Layer(_) => status(Code::FailedPrecondition, "image-refused", message),
+            ImageError::Registry(error) => registry(error, message),
+            ImageError::Containerd(_) => failure(Code::Internal, "containerd-failed", error),
+        }
+    }
+}
+
+/// Client and registry, never this daemon, are at fault: nothing is logged.
+fn registry(error: &RegistryError, message: String) -> Status {
+    match error {
+        RegistryError::NoRegistry { .. } => status(Code::InvalidArgument, "invalid-request", message),
+        RegistryError::NotFound { .. } => status(Code::NotFound, "image-not-found", message),
+        RegistryError::Unauthorized { .. } => status(Code::FailedPrecondition, "registry-unauthorized", message),
+        RegistryError::Signature { .. } => status(Code::FailedPrecondition, "image-refused", message),
+        RegistryError::Unreachable { .. } | RegistryError::Status { .. } => {
+            status(Code::Aborted, "registry-unavailable", message)
+        }
+        RegistryError::File { .. } => status(Code::FailedPrecondition, "registry-misconfigured", message),
+        RegistryError::Answer { .. } => status(Code::FailedPrecondition, "registry-wrong", message),
+    }
+}
+
+impl From<PullError> for Status {
+    fn from(error: PullError) -> Self {
+        match error {
+            PullError::Image(error) => Self::from(&*error),
+            PullError::Ended => shutting_down(),
         }
     }
 }

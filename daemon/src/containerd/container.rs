@@ -9,7 +9,7 @@ use std::fmt;
 
 use containerd_client::services::v1::container::Runtime;
 use containerd_client::services::v1::{
-    Container, CreateContainerRequest, DeleteContainerRequest, ListContainersRequest,
+    Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest, ListContainersRequest,
 };
 use prost::Message;
 use prost_types::Any;
@@ -17,12 +17,14 @@ use roost_proto::id::SandboxId;
 
 use super::client::Client;
 use super::error::{Error, Idempotent};
-use super::spec::{ContainerSpec, Role};
+use super::spec::{ContainerSpec, Program, Role};
 
 /// Label: id of the sandbox.
 const SANDBOX_LABEL: &str = "roost.io/sandbox";
 /// Label: `display` or `workload`.
 const ROLE_LABEL: &str = "roost.io/role";
+/// Label: the highest layer that it runs on, which must stay while it exists.
+const CHAIN_LABEL: &str = "roost.io/chain";
 /// Extension: the ledger's record, as JSON.
 const RECORD_EXTENSION: &str = "roost.io/record";
 /// The only runtime shim that every supported containerd has.
@@ -97,6 +99,17 @@ pub struct ContainerRecord {
     pub id: ContainerId,
     /// The ledger's record as of its creation, JSON.
     pub record_json: Option<Vec<u8>>,
+    /// The highest layer that it runs on; none of an older daemon's.
+    pub chain_id: Option<String>,
+}
+
+/// What a container is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct ContainerImage<'a> {
+    /// Name of the image.
+    pub name: &'a str,
+    /// Its highest layer.
+    pub chain_id: &'a str,
 }
 
 impl Client {
@@ -106,7 +119,7 @@ impl Client {
     /// containerd's refusal, or that it is unavailable.
     pub async fn create_container(
         &self,
-        image: &str,
+        image: ContainerImage<'_>,
         spec: &ContainerSpec<'_>,
         runtime: &RuntimeOptions,
         record_json: &[u8],
@@ -117,11 +130,15 @@ impl Client {
             binary_name: runtime.binary.clone(),
             root: runtime.runc_root.clone(),
         };
-        let labels = [(SANDBOX_LABEL, spec.sandbox_id.as_str()), (ROLE_LABEL, spec.role.as_str())];
+        let labels = [
+            (SANDBOX_LABEL, spec.sandbox_id.as_str()),
+            (ROLE_LABEL, spec.role.as_str()),
+            (CHAIN_LABEL, image.chain_id),
+        ];
         let container = Container {
             id: id.to_string(),
             labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-            image: image.to_owned(),
+            image: image.name.to_owned(),
             runtime: Some(Runtime {
                 name: RUNTIME.into(),
                 options: Some(Any { type_url: "containerd.runc.v1.Options".into(), value: options.encode_to_vec() }),
@@ -153,6 +170,21 @@ impl Client {
         self.containers().delete(request).await.map_err(Error::of("delete container", id.to_string())).or_gone()
     }
 
+    /// The program that a container was made with, whatever its image says by
+    /// now.
+    ///
+    /// # Errors
+    /// That the container is gone, its spec cannot be read, or containerd is
+    /// unavailable.
+    pub async fn container_program(&self, id: &ContainerId) -> Result<Program, Error> {
+        let object = || format!("container {id}");
+        let request = self.request(GetContainerRequest { id: id.to_string() });
+        let answer = self.containers().get(request).await.map_err(Error::of("get container", object()))?;
+        let spec = answer.into_inner().container.and_then(|container| container.spec);
+        let program = spec.and_then(|spec| Program::from_spec(&spec.value));
+        program.ok_or_else(|| Error::Answer { operation: "get container", object: object(), missing: "its program" })
+    }
+
     /// Every container of this daemon.
     ///
     /// # Errors
@@ -163,7 +195,8 @@ impl Client {
         let records = answer.into_inner().containers.into_iter().filter_map(|mut container| {
             let id = ContainerId::parse(&container.id)?;
             let record_json = container.extensions.remove(RECORD_EXTENSION).map(|any| any.value);
-            Some(ContainerRecord { id, record_json })
+            let chain_id = container.labels.remove(CHAIN_LABEL);
+            Some(ContainerRecord { id, record_json, chain_id })
         });
         Ok(records.collect())
     }

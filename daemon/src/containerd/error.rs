@@ -121,6 +121,16 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::Timeout { .. })
     }
 
+    /// Whether containerd's disk is full: it says so in words only.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        let source = match self {
+            Self::Rpc { source, .. } | Self::Precondition { source, .. } | Self::Unavailable { source, .. } => source,
+            _ => return false,
+        };
+        ["no space left on device", "disk quota exceeded"].iter().any(|words| source.message().contains(words))
+    }
+
     /// Whether the object does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -88,6 +88,27 @@ impl GcLease {
     /// containerd's refusal, or that it is unavailable.
     pub async fn create(client: &Client, purpose: &'static str, expires_after: Duration) -> Result<Self, Error> {
         let id = LeaseId::new(format!("{purpose}-{:016x}", rand::random::<u64>()))?;
+        Self::make(client, id.clone(), purpose, expires_after).await?;
+        Ok(Self { client: client.clone(), id, is_released: false })
+    }
+
+    /// Takes up a lease of this name, made by an earlier try or now. Dropping
+    /// it leaves what it holds for the next try, until it expires.
+    ///
+    /// # Errors
+    /// containerd's refusal, or that it is unavailable.
+    pub async fn take_up(
+        client: &Client,
+        name: &str,
+        purpose: &'static str,
+        expires_after: Duration,
+    ) -> Result<Self, Error> {
+        let id = LeaseId::new(name)?;
+        Self::make(client, id.clone(), purpose, expires_after).await.or_exists()?;
+        Ok(Self { client: client.clone(), id, is_released: true })
+    }
+
+    async fn make(client: &Client, id: LeaseId, purpose: &'static str, expires_after: Duration) -> Result<(), Error> {
         let ends_at = SignedDuration::try_from(expires_after)
             .ok()
             .and_then(|after| Timestamp::now().checked_add(after).ok())
@@ -98,7 +119,7 @@ impl GcLease {
         ]);
         let request = client.request(CreateRequest { id: id.to_string(), labels });
         client.leases().create(request).await.map_err(Error::of("create lease", format!("lease {id}")))?;
-        Ok(Self { client: client.clone(), id, is_released: false })
+        Ok(())
     }
 
     /// Its name, for [`Client::request_leased`].

@@ -7,18 +7,44 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use containerd_client::services::v1::snapshots::{MountsRequest, RemoveSnapshotRequest, ViewSnapshotRequest};
+use containerd_client::services::v1::PluginsRequest;
+use containerd_client::services::v1::snapshots::{
+    ListSnapshotsRequest, MountsRequest, RemoveSnapshotRequest, UsageRequest, ViewSnapshotRequest,
+};
 use containerd_client::types::Mount;
 
 use super::client::Client;
 use super::error::{Error, Idempotent};
+use crate::host;
 
 /// Label that keeps an object from containerd's garbage collection.
 const GC_ROOT_LABEL: &str = "containerd.io/gc.root";
 
+/// Beginning of the keys of views.
+const VIEW: &str = "roost-view-";
+
 /// Key of the view of a chain of layers.
 fn view_key(chain_id: &str) -> String {
-    format!("roost-view-{}", chain_id.rsplit(':').next().unwrap_or(chain_id))
+    format!("{VIEW}{}", chain_id.rsplit(':').next().unwrap_or(chain_id))
+}
+
+/// The file system that holds snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Its size, in bytes, without what only root may use.
+    pub size_bytes: u64,
+    /// Free bytes that programs may still use.
+    pub available_bytes: u64,
+}
+
+impl DiskUsage {
+    /// How full it is, rounded up, in percent.
+    #[must_use]
+    pub fn used_percent(&self) -> u8 {
+        let used = u128::from(self.size_bytes.saturating_sub(self.available_bytes));
+        let percent = (used * 100).div_ceil(u128::from(self.size_bytes.max(1)));
+        u8::try_from(percent).unwrap_or(100)
+    }
 }
 
 impl Client {
@@ -48,6 +74,49 @@ impl Client {
         };
         let answer = Error::Answer { operation: "get mounts of snapshot", object: key, missing: "layer directories" };
         layer_dirs(&mounts).ok_or(answer)
+    }
+
+    /// Chains that have a view.
+    ///
+    /// # Errors
+    /// That containerd is unavailable.
+    pub async fn list_views(&self, snapshotter: &str) -> Result<Vec<String>, Error> {
+        let filters = vec![format!("name~=^{VIEW}")];
+        let message = ListSnapshotsRequest { snapshotter: snapshotter.into(), filters };
+        let failed = |status| Error::from_status("list snapshots", snapshotter, status);
+        let mut pages = self.snapshots().list(self.request(message)).await.map_err(failed)?.into_inner();
+        let mut chains = Vec::new();
+        while let Some(page) = pages.message().await.map_err(failed)? {
+            let views =
+                page.info.into_iter().filter_map(|info| Some(format!("sha256:{}", info.name.strip_prefix(VIEW)?)));
+            chains.extend(views);
+        }
+        Ok(chains)
+    }
+
+    /// Bytes and inodes' worth of a committed snapshot without those below it.
+    ///
+    /// # Errors
+    /// That it is gone or containerd unavailable.
+    pub async fn snapshot_bytes(&self, snapshotter: &str, key: &str) -> Result<u64, Error> {
+        let message = UsageRequest { snapshotter: snapshotter.into(), key: key.into() };
+        let answer = self.snapshots().usage(self.request(message)).await;
+        Ok(u64::try_from(answer.map_err(Error::of("measure snapshot", key))?.into_inner().size).unwrap_or_default())
+    }
+
+    /// The file system that holds the snapshots; none if containerd does not
+    /// say where it is, or it is not seen from here.
+    ///
+    /// # Errors
+    /// That containerd is unavailable.
+    pub async fn disk_usage(&self, snapshotter: &str) -> Result<Option<DiskUsage>, Error> {
+        let filters = vec![format!("type==io.containerd.snapshotter.v1,id=={snapshotter}")];
+        let answer = self.introspection().plugins(self.request(PluginsRequest { filters })).await;
+        let plugins = answer.map_err(Error::of("look up snapshotter", snapshotter))?.into_inner().plugins;
+        let root = plugins.into_iter().find_map(|mut plugin| plugin.exports.remove("root"));
+        Ok(root
+            .and_then(|root| host::files::disk_usage(root.as_ref()))
+            .map(|(size_bytes, available_bytes)| DiskUsage { size_bytes, available_bytes }))
     }
 
     /// Lets go of the view of a chain; none is success.
@@ -92,6 +161,12 @@ mod tests {
         assert_eq!(layer_dirs(&[mount("bind", "/s/1/fs", &["ro"])]), Some(vec!["/s/1/fs".into()]));
         let two = mount("overlay", "overlay", &["index=off", "lowerdir=/s/2/fs:/s/1/fs"]);
         assert_eq!(layer_dirs(&[two]), Some(vec!["/s/2/fs".into(), "/s/1/fs".into()]));
+    }
+
+    #[test]
+    fn a_disk_is_as_full_as_programs_find_it() {
+        let percent = |available_bytes| DiskUsage { size_bytes: 1000, available_bytes }.used_percent();
+        assert_eq!((percent(1000), percent(999), percent(0)), (0, 1, 100));
     }
 
     #[test]

@@ -124,6 +124,22 @@ pub struct Program {
     pub terminal: bool,
 }
 
+impl Program {
+    /// Reads the program out of the JSON of an OCI spec.
+    pub(super) fn from_spec(json: &[u8]) -> Option<Self> {
+        let spec: oci_spec::runtime::Spec = serde_json::from_slice(json).ok()?;
+        let process = spec.process().as_ref()?;
+        let user = process.user();
+        Some(Self {
+            args: process.args().clone().unwrap_or_default(),
+            env: process.env().clone().unwrap_or_default(),
+            cwd: process.cwd().display().to_string(),
+            user: User { uid: user.uid(), gid: user.gid(), groups: user.additional_gids().clone().unwrap_or_default() },
+            terminal: process.terminal().unwrap_or_default(),
+        })
+    }
+}
+
 /// All that makes a container of a sandbox.
 #[derive(Debug)]
 pub struct ContainerSpec<'a> {

@@ -18,7 +18,7 @@ use crate::containerd::spec::{Program, Role};
 use crate::containerd::{Client, ContainerId, Error};
 use crate::host::files;
 use crate::sandbox::failure::chain;
-use crate::sandbox::{Manager, Node, View, containers};
+use crate::sandbox::{Manager, Node, View};
 use crate::tasks::Tasks;
 
 /// What containerd says when the image lacks the program or forbids it.
@@ -50,11 +50,10 @@ impl Execs {
     }
 
     async fn program(&self, view: &View, spec: &ExecSpec) -> Result<Program, ExecError> {
-        let desired = &view.desired;
-        let image = self.node.images.prepare(&desired.spec.image).await;
-        let image = image.map_err(runtime("look up the image", &desired.id))?;
-        let number = view.observed.display.map_or(0, |display| display.number);
-        let base = containers::workload_program(&desired.spec, number, &image, desired.id.as_str());
+        // As it was started: the image may be another one by now.
+        let id = &view.desired.id;
+        let base = self.node.client.container_program(&ContainerId::new(id, Role::Workload)).await;
+        let base = base.map_err(runtime("look up the workload", id))?;
         let mut env = base.env;
         if spec.terminal.is_some() {
             env.push("TERM=xterm-256color".into());

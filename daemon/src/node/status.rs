@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roost_proto::model::{Ability, NodeCapacity, NodeCondition, NodeFacts, NodeStatus};
+use roost_proto::model::{Ability, ImageInfo, NodeCapacity, NodeCondition, NodeFacts, NodeStatus};
 use tokio::sync::watch;
 
 use crate::admin::Condition;
@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::doctor::{self, abilities};
 use crate::facts;
 use crate::link::LinkState;
+use crate::node::images::NodeImages;
 use crate::sandbox::Node;
 use crate::sandbox::failure::chain;
 
@@ -26,6 +27,8 @@ pub struct StatusReporter {
     pub config: Config,
     /// What the host can do, as [`Self::run`] found out last.
     pub abilities: Vec<Ability>,
+    /// Its images.
+    pub images: NodeImages,
     /// What sandboxes may request.
     pub capacity: NodeCapacity,
     /// Whether containerd's events flow.
@@ -88,8 +91,8 @@ impl StatusReporter {
             tracing::warn!(error = %chain(&error), "load of the node cannot be read");
             roost_proto::model::NodeLoad::default()
         });
-        let images = match self.node.images.store().list().await {
-            Ok(images) => images,
+        let images = match self.images.list().await {
+            Ok(images) => images.into_iter().map(settled).collect(),
             Err(error) => {
                 tracing::debug!(error = %chain(&error), "images cannot be listed");
                 self.status.borrow().images.clone()
@@ -114,6 +117,12 @@ impl StatusReporter {
         abilities.extend(abilities::of_displays(&images, plain, glx));
         NodeStatus { facts, capacity: self.capacity, images, conditions, load, abilities }
     }
+}
+
+/// An image without what changes with every start: central would write it
+/// down each time, and asks the node itself when somebody wants to know.
+fn settled(image: ImageInfo) -> ImageInfo {
+    ImageInfo { in_use_by: 0, last_used_at_unix_ms: 0, ..image }
 }
 
 fn condition(kind: &str, is_true: bool, reason: &str, message: &str) -> NodeCondition {

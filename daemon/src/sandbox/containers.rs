@@ -109,6 +109,7 @@ mod tests {
     fn image() -> PreparedImage {
         PreparedImage {
             reference: "a".parse().unwrap(),
+            chain_id: "sha256:0".into(),
             layers: vec![],
             config: ImageConfig {
                 entrypoint: vec!["/init".into()],

@@ -12,6 +12,7 @@
 
 mod again;
 pub mod manager;
+mod pull;
 mod watch;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use super::prepare::{HostPlan, make_namespaces, make_rootfs};
 use super::publisher::Publisher;
 use super::{Desired, Node, containers};
 use crate::containerd::spec::ContainerSpec;
-use crate::containerd::{ContainerId, Role};
+use crate::containerd::{ContainerId, ContainerImage, Role};
 use crate::display::{Cookie, Geometry, Owner, PlatformManager, ReadyFifo, Screenshots, XAddress};
 use crate::display::{paint_background, wait_for_window_manager, wait_for_window_title};
 use crate::host::blocking;
@@ -103,7 +104,9 @@ pub async fn start(start: NotStarted<'_>) -> Result<(), StartError> {
 }
 
 impl<'a> NotStarted<'a> {
-    async fn prepare(self) -> Result<Prepared<'a>, StartError> {
+    async fn prepare(mut self) -> Result<Prepared<'a>, StartError> {
+        // The time limit is about starting, not about a slow network.
+        self.pull_images().await?;
         let deadline = Instant::now() + Duration::from_millis(self.desired.spec.start_timeout_ms.into());
         self.publisher.stage(Stage::Namespaces);
         let (display, workload) = self.images().await?;
@@ -178,7 +181,8 @@ impl Making<'_> {
         };
         let node = self.start.node;
         let record = encode(self.start.record).unwrap_or_default();
-        node.client.create_container(image.reference.as_str(), &self.spec(role), &node.runtime, &record).await?;
+        let image = ContainerImage { name: image.reference.as_str(), chain_id: &image.chain_id };
+        node.client.create_container(image, &self.spec(role), &node.runtime, &record).await?;
         Ok(())
     }
 

@@ -70,6 +70,7 @@ impl StartError {
         match self {
             Self::Cancelled => "cancelled",
             Self::Image { source: ImageError::Missing, .. } => "image-missing",
+            Self::Image { source: ImageError::Pull(_), .. } => "image-pull-failed",
             Self::Image { .. } => "image-unusable",
             Self::Containerd(error) if error.is_unavailable() => "containerd-unavailable",
             Self::Containerd(_) => "container-failed",
@@ -86,7 +87,8 @@ impl StartError {
     #[must_use]
     pub fn message(&self, stage: Stage) -> String {
         let next = match self {
-            Self::Image { source: ImageError::Missing, .. } => "import it with `roost image import`",
+            Self::Image { source: ImageError::Missing, .. } => "`roost image pull` or `roost image import` brings it",
+            Self::Image { source: ImageError::Pull(_), .. } => "then `roost sandbox start`",
             Self::Image { .. } => "import it again with `roost image import`",
             Self::Containerd(error) if error.is_unavailable() => "it is tried again until containerd answers",
             Self::WindowManager { exit_code: 127 } => "the display image has none: build and import it again",

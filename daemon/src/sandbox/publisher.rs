@@ -175,6 +175,11 @@ impl Publisher {
         self.publish();
     }
 
+    /// Takes back what [`Self::note`] said.
+    pub fn clear_note(&mut self) {
+        (self.observed.reason, self.observed.message) = (None, None);
+    }
+
     fn publish(&mut self) {
         self.table.publish(&self.id, self.observed.clone());
     }

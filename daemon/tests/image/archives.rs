@@ -1,5 +1,8 @@
 //! Small image archives, good ones and ones that are spoilt on purpose.
 
+// Several suites share this file, and none uses all of it.
+#![allow(dead_code)]
+
 use std::collections::HashSet;
 use std::io::Write;
 
@@ -50,6 +53,19 @@ impl Layer {
             _ => plain,
         };
         Self { media_type, bytes, diff_id }
+    }
+
+    /// A layer with a block device.
+    pub(crate) fn device(path: &str) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Block);
+        header.set_size(0);
+        header.set_device_major(8).unwrap();
+        header.set_device_minor(0).unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_data(&mut header, path, std::io::empty()).unwrap();
+        let bytes = builder.into_inner().unwrap();
+        Self { media_type: PLAIN, diff_id: Digest::of(&bytes), bytes }
     }
 }
 
@@ -138,7 +154,7 @@ fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     tar(&files)
 }
 
-fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": Digest::of(bytes).to_string(), "size": bytes.len() })
 }
 

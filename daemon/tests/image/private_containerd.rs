@@ -1,6 +1,9 @@
 //! A containerd of the test's own: root, state and socket under one
 //! temporary directory, gone with it.
 
+// Several suites share this file, and none uses all of it.
+#![allow(dead_code)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,7 +28,20 @@ pub(crate) struct PrivateContainerd {
 
 impl PrivateContainerd {
     pub(crate) async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// With a disk of so many bytes for blobs and snapshots.
+    pub(crate) async fn on_disk_of(size_bytes: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let options = format!("size={size_bytes}");
+        nix::mount::mount(Some("tmpfs"), &root, Some("tmpfs"), nix::mount::MsFlags::empty(), Some(&*options)).unwrap();
+        Self::start_in(directory).await
+    }
+
+    async fn start_in(directory: tempfile::TempDir) -> Self {
         let path = |name: &str| directory.path().join(name);
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\

@@ -9,24 +9,26 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use roost_proto::id::{SandboxId, SandboxName, TenantId};
 use roost_proto::model::{
-    HostReport, ImageInfo, ImageRef, NodeFacts, NodeStatus, Observed, Phase, RunState, SandboxSpec, StartRecord,
-    SupportPart,
+    HostReport, ImageInfo, ImageRef, NodeFacts, NodeStatus, Observed, Phase, PullPolicy, RunState, SandboxSpec,
+    StartRecord, SupportPart,
 };
 use roostd::api::debug::DebugSource;
 use roostd::api::exec::{ExecControl, ExecError, ExecRunner, ExecSession, ExecSpec, TerminalSize};
-use roostd::api::image::{Archive, ImageStore};
+use roostd::api::image::{Archive, ImageStore, Pull};
 use roostd::api::logs::LogFiles;
 use roostd::api::sandbox::Sandboxes;
 use roostd::api::screenshot::{Png, ScreenshotError, Screenshots};
 use roostd::api::support::SupportSource;
 use roostd::api::{Api, ApiParts};
 use roostd::containerd::image::archive::ArchiveError;
+use roostd::containerd::image::source::BlobStream;
 use roostd::containerd::image::{ImageError, Progress};
 use roostd::link::NodeSandboxes;
 use roostd::logging::LoggingError;
@@ -270,6 +272,22 @@ impl ImageStore for FakeImages {
     }
 
     async fn remove(&self, reference: &ImageRef) -> Result<(), ImageError> {
+        Err(ImageError::NotFound { reference: reference.clone() })
+    }
+
+    async fn pull(&self, reference: &ImageRef, _: PullPolicy) -> Result<Pull, ImageError> {
+        Ok(Pull::Here(Box::new(ImageInfo::new(reference.clone(), "sha256:0".into(), 7, 1))))
+    }
+
+    async fn set_pinned(&self, reference: &ImageRef, is_pinned: bool) -> Result<ImageInfo, ImageError> {
+        Ok(ImageInfo { pinned: is_pinned, ..ImageInfo::new(reference.clone(), "sha256:0".into(), 7, 1) })
+    }
+
+    async fn prune(&self, _: Duration, _: bool) -> Result<(Vec<ImageInfo>, u64), ImageError> {
+        Ok((Vec::new(), 0))
+    }
+
+    async fn export(&self, reference: &ImageRef) -> Result<(u64, BlobStream), ImageError> {
         Err(ImageError::NotFound { reference: reference.clone() })
     }
 }

@@ -8,6 +8,7 @@
 mod docker;
 mod entries;
 mod oci;
+pub mod write;
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -155,10 +156,13 @@ impl Source for TarArchive {
         &self.found
     }
 
-    async fn open(&self, blob: &Blob) -> Result<BlobStream, ImageError> {
+    async fn open(&self, blob: &Blob, offset_bytes: u64) -> Result<BlobStream, ImageError> {
         let extent = self.layers.get(&blob.digest).copied();
         let missing = || ArchiveError::Missing { path: blob.to_string(), named_by: "image manifest" };
-        Ok(read_ahead(Arc::clone(&self.file), extent.ok_or_else(missing)?))
+        let Extent { offset, size_bytes } = extent.ok_or_else(missing)?;
+        let skipped = offset_bytes.min(size_bytes);
+        let rest = Extent { offset: offset + skipped, size_bytes: size_bytes - skipped };
+        Ok(read_ahead(Arc::clone(&self.file), rest))
     }
 }
 

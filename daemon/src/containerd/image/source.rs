@@ -1,4 +1,4 @@
-//! Where images come from: an archive now, a registry as well later.
+//! Where images come from: an archive, or a registry.
 
 use std::fmt;
 
@@ -47,10 +47,27 @@ pub trait Source: Send + Sync {
     /// The image.
     fn found(&self) -> &Found;
 
-    /// Opens one layer of the image. Ends early or yields an error if the
-    /// bytes cannot be had.
+    /// Opens one layer of the image, from a byte on. Ends early or yields an
+    /// error if the bytes cannot be had.
     ///
     /// # Errors
     /// That the source does not have the blob.
-    fn open(&self, blob: &Blob) -> impl Future<Output = Result<BlobStream, ImageError>> + Send;
+    fn open(&self, blob: &Blob, offset_bytes: u64) -> impl Future<Output = Result<BlobStream, ImageError>> + Send;
+
+    /// Layers that are worth reading at the same time.
+    fn layers_at_once(&self) -> usize {
+        1
+    }
+
+    /// Whether what a failed import has got should be kept for the next try,
+    /// because it is dear to get.
+    fn is_resumable(&self) -> bool {
+        false
+    }
+
+    /// Hears that a blob was not what its digest says; true if it can now be
+    /// had from elsewhere.
+    fn distrust(&self, _blob: &Blob) -> bool {
+        false
+    }
 }

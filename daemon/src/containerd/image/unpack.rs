@@ -10,7 +10,8 @@ use containerd_client::types::{Descriptor, Mount};
 
 use super::digest::Digest;
 use super::document::Layer;
-use super::error::ImageError;
+use super::error::{ImageError, LayerError};
+use super::scan::{UnpackLimits, Used, scan};
 use crate::containerd::client::Client;
 use crate::containerd::error::{Error, Idempotent};
 use crate::containerd::lease::GcLease;
@@ -32,21 +33,32 @@ pub(super) struct Unpacker<'a> {
     pub(super) snapshotter: &'a str,
     /// What holds the snapshots until the image does.
     pub(super) lease: &'a GcLease,
+    /// What an image may hold.
+    pub(super) limits: UnpackLimits,
 }
 
 impl Unpacker<'_> {
     /// Makes the snapshot of one layer on those below it; at once if it is
-    /// there, also when another import makes it at the same time.
+    /// there, also when another import makes it at the same time. `used` is
+    /// what the layers below hold; returns it with this one.
     ///
     /// # Errors
-    /// The layer is damaged, or containerd fails.
-    pub(super) async fn unpack(&self, layer: &Layer, parent: Option<Digest>, name: &str) -> Result<(), ImageError> {
+    /// The layer is damaged or refused, or containerd fails.
+    pub(super) async fn unpack(
+        &self,
+        layer: &Layer,
+        parent: Option<Digest>,
+        name: &str,
+        used: Used,
+    ) -> Result<Used, ImageError> {
         let chain_id = layer.chain_id.to_string();
         // First hold, then look: it cannot be collected in between.
         self.lease.hold_snapshot(self.snapshotter, &chain_id).await?;
         if snapshot_exists(self.client, self.snapshotter, &chain_id).await? {
-            return Ok(());
+            return Ok(used);
         }
+        let with_layer = scan(self.client, layer, name, self.limits, used).await?;
+        self.require_space(with_layer.bytes - used.bytes, name).await?;
         let key = format!("{}-{chain_id}", self.lease.id());
         let mounts = self.prepare(&key, parent).await?;
         let result = self.fill(&key, layer, mounts, name).await;
@@ -55,7 +67,16 @@ impl Unpacker<'_> {
         if let Err(error) = self.remove(&key).await {
             tracing::warn!(snapshot = key, error = &error as &dyn std::error::Error, "snapshot left to its lease");
         }
-        result
+        result.map(|()| with_layer)
+    }
+
+    /// Looks whether containerd's disk has room, if it can be told.
+    async fn require_space(&self, bytes: u64, name: &str) -> Result<(), ImageError> {
+        let Some(usage) = self.client.disk_usage(self.snapshotter).await? else { return Ok(()) };
+        if usage.available_bytes >= bytes.saturating_add(self.limits.reserve_bytes) {
+            return Ok(());
+        }
+        Err(LayerError::NoSpace { layer: name.to_owned() }.into())
     }
 
     async fn prepare(&self, key: &str, parent: Option<Digest>) -> Result<Vec<Mount>, Error> {
@@ -74,7 +95,7 @@ impl Unpacker<'_> {
         let found = self.apply(layer, mounts, name).await?;
         if found != layer.diff_id.to_string() {
             let problem = format!("it unpacks to {found}, the image's configuration says {}", layer.diff_id);
-            return Err(ImageError::Damaged { object: name.to_owned(), problem });
+            return Err(LayerError::Damaged { object: name.to_owned(), problem }.into());
         }
         let message = CommitSnapshotRequest {
             snapshotter: self.snapshotter.to_owned(),
@@ -99,8 +120,9 @@ impl Unpacker<'_> {
         let time = APPLY_TIMEOUT_BASE + Duration::from_secs(layer.blob.size_bytes / APPLY_BYTES_PER_S);
         let answer = self.client.diff().apply(self.client.request_within(message, time)).await;
         let answer = answer.map_err(Error::of("unpack layer", name)).map_err(|error| match error {
+            error if error.is_no_space() => ImageError::from(LayerError::NoSpace { layer: name.to_owned() }),
             error @ (Error::Rpc { .. } | Error::Precondition { .. }) => {
-                ImageError::Unpack { layer: name.to_owned(), source: Box::new(error) }
+                LayerError::Unpack { layer: name.to_owned(), source: Box::new(error) }.into()
             }
             error => error.into(),
         })?;

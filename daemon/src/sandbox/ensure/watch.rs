@@ -67,6 +67,11 @@ impl<'a> Watch<'a> {
         if self.cancel.is_cancelled() { Err(StartError::Cancelled) } else { Ok(()) }
     }
 
+    /// Waits until the start is no longer wanted. Cancel-safe.
+    pub async fn cancelled(&self) {
+        self.cancel.cancelled().await;
+    }
+
     /// Runs `wait` until it ends, the wish changes or a container ends.
     ///
     /// # Errors

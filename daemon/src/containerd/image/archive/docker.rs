@@ -13,7 +13,7 @@ use super::entries::Extent;
 use super::{ArchiveError, Reader, Resolved};
 use crate::containerd::image::digest::{Digest, Hasher};
 use crate::containerd::image::document::{Document, MAX_LAYERS, Manifest, Platform, diff_ids, parse_config};
-use crate::containerd::image::error::ImageError;
+use crate::containerd::image::error::{ImageError, LayerError};
 use crate::containerd::image::media::Packing;
 use crate::containerd::image::select::{Named, choose_image};
 use crate::containerd::image::source::{Blob, Found};
@@ -93,10 +93,11 @@ fn check_name(path: &str, digest: &Digest) -> Result<(), ImageError> {
     let file = path.rsplit('/').next().unwrap_or(path);
     let stem = file.split_once('.').map_or(file, |(stem, _)| stem);
     match Digest::from_hex(stem) {
-        Some(named) if named != *digest => Err(ImageError::Damaged {
+        Some(named) if named != *digest => Err(LayerError::Damaged {
             object: format!("the archive's {path}"),
             problem: format!("its bytes are {digest}"),
-        }),
+        }
+        .into()),
         _ => Ok(()),
     }
 }

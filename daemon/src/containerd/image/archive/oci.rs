@@ -6,7 +6,7 @@ use roost_proto::model::ImageRef;
 use super::{ArchiveError, Reader, Resolved};
 use crate::containerd::image::digest::Digest;
 use crate::containerd::image::document::{Document, Layer, Manifest, Platform, blob_of, parse_index};
-use crate::containerd::image::error::ImageError;
+use crate::containerd::image::error::{ImageError, LayerError};
 use crate::containerd::image::media::{TargetKind, target_kind};
 use crate::containerd::image::select::{SelectError, choose_image, choose_platform, named_images};
 use crate::containerd::image::source::{Blob, Found};
@@ -74,7 +74,8 @@ fn read_blob(reader: &Reader<'_>, blob: &Blob, named_by: &'static str) -> Result
     if found == *blob {
         return Ok(bytes);
     }
-    Err(ImageError::Damaged { object: blob.to_string(), problem: format!("the archive holds {found} in its place") })
+    let problem = format!("the archive holds {found} in its place");
+    Err(LayerError::Damaged { object: blob.to_string(), problem }.into())
 }
 
 fn check_size(n: usize, layer: &Layer, found_bytes: u64) -> Result<(), ImageError> {
@@ -82,7 +83,7 @@ fn check_size(n: usize, layer: &Layer, found_bytes: u64) -> Result<(), ImageErro
         return Ok(());
     }
     let problem = format!("the archive holds {found_bytes} bytes of it");
-    Err(ImageError::Damaged { object: format!("layer {} ({})", n + 1, layer.blob), problem })
+    Err(LayerError::Damaged { object: format!("layer {} ({})", n + 1, layer.blob), problem }.into())
 }
 
 fn blob_path(digest: &Digest) -> String {

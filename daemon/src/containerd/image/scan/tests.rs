@@ -1,0 +1,114 @@
+use std::io::Write;
+
+use tar::{Builder, EntryType, Header};
+
+use super::*;
+
+const LIMITS: UnpackLimits = UnpackLimits { max_bytes: 1 << 20, max_files: 8, reserve_bytes: 0 };
+
+/// A tar of one entry, written without the checks of the tar library.
+fn tar(kind: EntryType, path: &str, link: &str) -> Vec<u8> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(0);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.name[..path.len()].copy_from_slice(path.as_bytes());
+    gnu.linkname[..link.len()].copy_from_slice(link.as_bytes());
+    header.set_cksum();
+    let mut builder = Builder::new(Vec::new());
+    builder.append(&header, io::empty()).unwrap();
+    builder.into_inner().unwrap()
+}
+
+fn found(bytes: &[u8]) -> Result<Used, Finding> {
+    look(bytes, Packing::Plain, LIMITS, Used::default())
+}
+
+fn problem(kind: EntryType, path: &str, link: &str) -> &'static str {
+    match found(&tar(kind, path, link)) {
+        Err(Finding::Entry { problem, .. }) => problem,
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn paths_and_links_that_leave_the_image_are_refused() {
+    assert!(problem(EntryType::Regular, "/etc/passwd", "").contains("absolute"));
+    assert!(problem(EntryType::Regular, "a/../../etc/passwd", "").contains("out of the image"));
+    assert!(problem(EntryType::Regular, "..", "").contains("out of the image"));
+    assert!(problem(EntryType::Regular, "a/.wh...", "").contains("removes no name"));
+    assert!(problem(EntryType::Link, "a", "/etc/shadow").contains("hard link"));
+    assert!(problem(EntryType::Link, "a", "../../etc/shadow").contains("hard link"));
+    assert!(problem(EntryType::Symlink, "a/b", "../../etc").contains("symbolic link"));
+}
+
+#[test]
+fn devices_are_refused_and_whiteouts_are_not() {
+    let mut device = Header::new_gnu();
+    device.set_entry_type(EntryType::Block);
+    device.set_path("dev/sda").unwrap();
+    device.set_size(0);
+    device.set_device_major(8).unwrap();
+    device.set_device_minor(0).unwrap();
+    device.set_cksum();
+    let mut builder = Builder::new(Vec::new());
+    builder.append(&device, io::empty()).unwrap();
+    assert!(
+        matches!(found(&builder.into_inner().unwrap()), Err(Finding::Entry { problem, .. }) if problem.contains("device"))
+    );
+    assert!(found(&tar(EntryType::Char, "gone", "")).is_ok());
+    assert!(found(&tar(EntryType::Regular, "a/.wh.b", "")).is_ok());
+    assert!(found(&tar(EntryType::Regular, "a/.wh..wh..opq", "")).is_ok());
+}
+
+#[test]
+fn what_images_have_is_accepted() {
+    assert!(found(&tar(EntryType::Symlink, "./bin", "usr/bin")).is_ok());
+    assert!(found(&tar(EntryType::Symlink, "etc/mtab", "../proc/mounts")).is_ok());
+    assert!(found(&tar(EntryType::Symlink, "etc/alternatives/x", "/usr/bin/x")).is_ok());
+    assert!(found(&tar(EntryType::Directory, "./", "")).is_ok());
+    assert!(found(&tar(EntryType::Link, "b", "a/b")).is_ok());
+    assert!(found(&tar(EntryType::Fifo, "run/fifo", "")).is_ok());
+}
+
+#[test]
+fn a_few_kilobytes_that_become_gigabytes_are_refused() {
+    let mut header = Header::new_gnu();
+    header.set_path("zeros").unwrap();
+    header.set_size(64 << 20);
+    header.set_cksum();
+    let mut builder = Builder::new(Vec::new());
+    builder.append(&header, io::repeat(0).take(64 << 20)).unwrap();
+    let bomb = gzip(&builder.into_inner().unwrap());
+    assert!(bomb.len() < 1 << 20);
+    assert!(matches!(look(&*bomb, Packing::Gzip, LIMITS, Used::default()), Err(Finding::Bytes)));
+    // Zeros behind the end of the tar are no files, and yet are unpacked.
+    let hidden = gzip(&[tar(EntryType::Regular, "a", ""), vec![0; 64 << 20]].concat());
+    assert!(matches!(look(&*hidden, Packing::Gzip, LIMITS, Used::default()), Err(Finding::Bytes)));
+}
+
+#[test]
+fn layers_share_the_limits_of_their_image() {
+    let one = tar(EntryType::Regular, "a", "");
+    let before = Used { bytes: 0, files: LIMITS.max_files };
+    assert!(matches!(look(&*one, Packing::Plain, LIMITS, before), Err(Finding::Files)));
+    assert_eq!(found(&one).unwrap(), Used { bytes: 0, files: 1 });
+}
+
+#[test]
+fn an_extended_header_of_any_size_is_not_held_in_memory() {
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::XHeader);
+    header.set_path("x").unwrap();
+    header.set_size(1 << 40);
+    header.set_cksum();
+    let bytes = io::Read::chain(&header.as_bytes()[..], io::repeat(b'x'));
+    let limits = UnpackLimits { max_bytes: 1 << 50, ..LIMITS };
+    assert!(matches!(look(bytes, Packing::Plain, limits, Used::default()), Err(Finding::Unreadable(_))));
+}
