@@ -30,7 +30,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
@@ -70,12 +70,16 @@ fn routes() -> Routes {
         ("/nodes", get(node::list)),
         ("/nodes/{node}", get(node::get).delete(node::delete)),
         ("/nodes/{node}/rotate", post(node::rotate)),
-        ("/nodes/{node}/images", post(image::import).delete(image::remove)),
+        ("/nodes/{node}/images", get(image::manage::list).post(image::import).delete(image::remove)),
+        ("/nodes/{node}/images/pin", put(image::manage::pin)),
+        ("/nodes/{node}/images/prune", post(image::manage::prune)),
+        ("/nodes/{node}/images/export", get(image::manage::export)),
         ("/nodes/{node}/doctor", get(support::doctor)),
         ("/nodes/{node}/starts", get(support::starts)),
         ("/nodes/{node}/support", get(support::node)),
         ("/support", get(support::central)),
         ("/images", get(image::list)),
+        ("/images/pull", post(image::pull::pull)),
         ("/join-tokens", get(token::list).post(token::create)),
         ("/join-tokens/{token}", delete(token::delete)),
         ("/templates", get(template::list)),

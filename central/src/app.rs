@@ -17,7 +17,7 @@ mod token;
 pub use build::{App, Ends, StartError};
 pub use context::{Central, Scope, default_tenant};
 pub use error::{Conflict, Noun, RequestError};
-pub use image::ImportEvent;
+pub use image::{ImportEvent, PullEvent, PullImages};
 pub use sandbox::{Create, ListSandboxes};
 pub use seed::SeedError;
 pub use streams::ExecRequest;

@@ -1,13 +1,14 @@
 //! Placement: which node takes a new sandbox. Pure.
 //!
 //! A node fits if and only if it is Online, all its conditions are true, it
-//! holds the image, and CPU, memory and sandbox count still have room for the
+//! holds the image or may pull it, and CPU, memory and sandbox count still have room for the
 //! *requests* (never for the use of the moment, which any desktop can change in
 //! a second). Everything placed counts until it is Gone, stopped or not.
 //!
 //! Among those that fit, the one with the smallest (`spread`) or largest
 //! (`best-fit`) dominant share after the placement wins, where the dominant
-//! share is the largest of the three filled fractions. Ties go to the smallest
+//! share is the largest of the three filled fractions. A node that holds the
+//! image comes before any that would have to pull it. Ties go to the smallest
 //! node id, so that the same input always gives the same answer.
 
 use roost_proto::id::NodeId;
@@ -34,6 +35,8 @@ pub struct Request {
     pub memory_bytes: u64,
     /// Image that the node must hold.
     pub image: ImageRef,
+    /// Whether a node that does not hold it may pull it.
+    pub may_pull: bool,
 }
 
 /// What the store knows of a node's room.
@@ -97,7 +100,7 @@ pub fn choose(
     if rooms.is_empty() {
         return Err(PlaceError::NoNodes);
     }
-    let mut best: Option<(u128, &NodeId)> = None;
+    let mut best: Option<(bool, u128, &NodeId)> = None;
     let mut refusals = Vec::new();
     for room in rooms {
         if let Some(reason) = refuse(room, phase(&room.node_id), request) {
@@ -109,13 +112,14 @@ pub fn choose(
             Strategy::Spread => share,
             Strategy::BestFit => u128::MAX - share,
         };
-        if best.is_none_or(|held| (rank, &room.node_id) < held) {
-            best = Some((rank, &room.node_id));
+        let candidate = (!room.has_image, rank, &room.node_id);
+        if best.is_none_or(|held| candidate < held) {
+            best = Some(candidate);
         }
     }
     match best {
-        Some((_, node_id)) => Ok(node_id.clone()),
-        None if rooms.iter().any(|room| room.has_image) => Err(PlaceError::NothingFits(refusals)),
+        Some((_, _, node_id)) => Ok(node_id.clone()),
+        None if request.may_pull || rooms.iter().any(|room| room.has_image) => Err(PlaceError::NothingFits(refusals)),
         None => Err(PlaceError::ImageNowhere(request.image.clone())),
     }
 }
@@ -131,7 +135,7 @@ fn refuse(room: &Room, phase: NodePhase, request: &Request) -> Option<String> {
     if !room.failing.is_empty() {
         return Some(format!("is not healthy: {}", room.failing));
     }
-    if !room.has_image {
+    if !room.has_image && !request.may_pull {
         return Some(format!("does not hold the image {}", request.image));
     }
     let free_cpu = u64::from(room.capacity.cpu_allocatable_millis).saturating_sub(room.cpu_requested_millis);
@@ -183,7 +187,7 @@ mod tests {
     }
 
     fn request() -> Request {
-        Request { cpu_millis: 500, memory_bytes: 1 << 30, image: "roost/desktop".parse().unwrap() }
+        Request { cpu_millis: 500, memory_bytes: 1 << 30, image: "roost/desktop".parse().unwrap(), may_pull: false }
     }
 
     fn online(_: &NodeId) -> NodePhase {
@@ -225,6 +229,16 @@ mod tests {
         let error = choose(&[without], online, &request(), Strategy::Spread);
         assert_eq!(error, Err(PlaceError::ImageNowhere(request().image)));
         assert_eq!(choose(&[], online, &request(), Strategy::Spread), Err(PlaceError::NoNodes));
+    }
+
+    #[test]
+    fn a_node_that_holds_the_image_comes_before_an_emptier_one_that_must_pull_it() {
+        let without = Room { has_image: false, ..room("empty", 4000, 0) };
+        let with = room("full", 4000, 3000);
+        let pulls = Request { may_pull: true, ..request() };
+        let chosen = choose(&[without.clone(), with.clone()], online, &pulls, Strategy::Spread);
+        assert_eq!(chosen, Ok(with.node_id));
+        assert_eq!(choose(std::slice::from_ref(&without), online, &pulls, Strategy::Spread), Ok(without.node_id));
     }
 
     prop_compose! {

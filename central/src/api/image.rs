@@ -1,5 +1,8 @@
 //! Images: `/images` and `/nodes/{node}/images`.
 
+pub(super) mod manage;
+pub(super) mod pull;
+
 use std::sync::{Arc, Mutex};
 
 use axum::Json;

@@ -185,7 +185,9 @@ fn placement(error: PlaceError, text: String) -> ApiError {
             ApiError::new(NOTHING_FITS, detail)
         }
         PlaceError::ImageNowhere(image) => {
-            let detail = format!("{text}: import it with `roost image import <archive.tar> --node <node>`");
+            let detail = format!(
+                "{text}: import it with `roost image import <archive.tar> --node <node>`, or name it with its registry"
+            );
             let problem = format!("{image} is on no node");
             ApiError::new(IMAGE_NOWHERE, detail).with_errors(vec![FieldError::new("image", problem)])
         }

@@ -1,5 +1,10 @@
 //! Images on nodes: list, import, remove.
 
+mod manage;
+mod pull;
+
+pub use pull::{PullEvent, PullImages};
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! Sandboxes: create, find, wish.
 
 use roost_proto::id::{NodeId, SandboxId, SandboxName, TemplateName};
-use roost_proto::model::{CreateSandbox, Page, Phase, Sandbox, Validate, resolve};
+use roost_proto::model::{CreateSandbox, Page, Phase, PullPolicy, Sandbox, Validate, resolve};
 use tokio_util::sync::CancellationToken;
 
 use super::{Conflict, Noun, RequestError, Scope};
@@ -83,6 +83,8 @@ impl Scope {
             cpu_millis: spec.resources.cpu_request_millis,
             memory_bytes: spec.resources.memory_request_bytes,
             image: spec.image.clone(),
+            // A name without a registry is only on nodes.
+            may_pull: spec.pull_policy != PullPolicy::Never && spec.image.registry().is_some(),
         };
         let new = NewSandbox {
             id: SandboxId::random(),

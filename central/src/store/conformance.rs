@@ -215,7 +215,7 @@ pub(super) fn status(sandboxes: u32) -> NodeStatus {
 }
 
 pub(super) fn place() -> PlaceFn {
-    let request = Request { cpu_millis: 500, memory_bytes: 1024, image: image().reference };
+    let request = Request { cpu_millis: 500, memory_bytes: 1024, image: image().reference, may_pull: false };
     let online = |_: &NodeId| roost_proto::model::NodePhase::Online;
     Box::new(move |rooms| choose(rooms, online, &request, Strategy::Spread))
 }

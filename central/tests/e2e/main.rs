@@ -12,6 +12,7 @@ mod node_api;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "shared with the tests inside the crate")]
 mod postgres;
+mod pull;
 mod replicas;
 mod rest;
 mod session;

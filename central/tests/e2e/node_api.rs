@@ -9,6 +9,7 @@ use roost_proto::node::exec_output::Output;
 use roost_proto::node::import_image_input::Input as ImportInput;
 use roost_proto::node::import_image_progress::Progress;
 use roost_proto::node::node_api_server::NodeApi;
+use roost_proto::node::pull_image_progress::Progress as Pulled;
 use roost_proto::node::*;
 use roost_proto::types::{Image, NodeStatus};
 use tonic::{Request, Response, Status, Streaming};
@@ -61,7 +62,8 @@ impl NodeApi for FakeNode {
         unused()
     }
     async fn list_images(&self, _: Request<ListImagesRequest>) -> Answer<ListImagesResponse> {
-        unused()
+        let image = Image { reference: "roost/desktop:latest".into(), in_use_by: 4, ..Image::default() };
+        Ok(Response::new(ListImagesResponse { images: vec![image] }))
     }
     async fn get_node(&self, _: Request<GetNodeRequest>) -> Answer<NodeStatus> {
         unused()
@@ -136,18 +138,54 @@ impl NodeApi for FakeNode {
         Ok(Response::new(Box::pin(progress)))
     }
 
-    async fn pull_image(&self, _: Request<PullImageRequest>) -> Answer<Self::PullImageStream> {
-        unused()
+    async fn pull_image(&self, request: Request<PullImageRequest>) -> Answer<Self::PullImageStream> {
+        let PullImageRequest { reference, pin, .. } = request.into_inner();
+        let answers = async_stream::try_stream! {
+            let layer = LayerProgress {
+                digest: "sha256:2".into(),
+                done_bytes: 5,
+                total_bytes: 10,
+                state: LayerState::Downloading.into(),
+            };
+            let source = "mirror.example".to_owned();
+            let step =
+                PullStep { name: "download".into(), done_bytes: 5, total_bytes: 10, layers: vec![layer], source };
+            yield PullImageProgress { progress: Some(Pulled::Step(step)) };
+            if reference.contains("unsigned") {
+                Err(Status::failed_precondition("the image is refused: there is no signature"))?;
+            }
+            let image = Image { reference, digest: "sha256:1".into(), size_bytes: 10, pinned: pin, ..Image::default() };
+            yield PullImageProgress { progress: Some(Pulled::Done(image)) };
+        };
+        Ok(Response::new(Box::pin(answers)))
     }
-    async fn prune_images(&self, _: Request<PruneImagesRequest>) -> Answer<PruneImagesResponse> {
-        unused()
+
+    async fn prune_images(&self, request: Request<PruneImagesRequest>) -> Answer<PruneImagesResponse> {
+        let PruneImagesRequest { dry_run, unused_for_ms } = request.into_inner();
+        let image = Image {
+            reference: "old/app:1".into(),
+            digest: "sha256:3".into(),
+            last_used_at_unix_ms: unused_for_ms,
+            ..Image::default()
+        };
+        let freed_bytes = if dry_run { 0 } else { 99 };
+        Ok(Response::new(PruneImagesResponse { removed: vec![image], freed_bytes }))
     }
-    async fn export_image(&self, _: Request<ExportImageRequest>) -> Answer<Self::ExportImageStream> {
-        unused()
+
+    async fn export_image(&self, request: Request<ExportImageRequest>) -> Answer<Self::ExportImageStream> {
+        let name = request.into_inner().reference.into_bytes();
+        let total_bytes = name.len() as u64 + 3;
+        let chunks = [(name, total_bytes), (b"end".to_vec(), 0)]
+            .map(|(data, total_bytes)| Ok(ExportImageChunk { data, total_bytes }));
+        Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
     }
-    async fn pin_image(&self, _: Request<PinImageRequest>) -> Answer<PinImageResponse> {
-        unused()
+
+    async fn pin_image(&self, request: Request<PinImageRequest>) -> Answer<PinImageResponse> {
+        let PinImageRequest { reference, pinned } = request.into_inner();
+        let image = Image { reference, pinned, in_use_by: 4, ..Image::default() };
+        Ok(Response::new(PinImageResponse { image: Some(image) }))
     }
+
     async fn remove_image(&self, request: Request<RemoveImageRequest>) -> Answer<RemoveImageResponse> {
         self.removed.lock().unwrap().push(request.into_inner().reference);
         Ok(Response::new(RemoveImageResponse {}))
