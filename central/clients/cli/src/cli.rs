@@ -16,7 +16,9 @@ pub(crate) use catalog::{ApplyArgs, CatalogCommand, GetManifestArgs, RemoveManif
 pub(crate) use config::{ConfigCommand, SetContextArgs};
 pub(crate) use debug::{BundleArgs, DebugCommand, TraceArgs};
 pub(crate) use doctor::DoctorArgs;
-pub(crate) use image::{ImageCommand, ImportArgs, RemoveImageArgs};
+pub(crate) use image::{
+    ExportArgs, ImageCommand, ImportArgs, ListImagesArgs, NodesArgs, PinArgs, PruneArgs, PullArgs, RemoveImageArgs,
+};
 pub(crate) use node::{JoinTokenAction, JoinTokenArgs, NodeCommand, RotateNodeArgs};
 pub(crate) use sandbox::{
     CreateArgs, ExecArgs, ListSandboxesArgs, LogsArgs, RemoveArgs, SandboxCommand, ScreenshotArgs, VerbArgs, WaitArgs,

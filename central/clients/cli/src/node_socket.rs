@@ -17,6 +17,8 @@ use crate::error::Exit;
 pub(crate) const DEFAULT_SOCKET: &str = "/run/roost/roostd.sock";
 /// A local daemon answers in milliseconds; this is for a stuck one.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for calls that delete or move gigabytes.
+const PATIENT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Largest answer, in bytes: the state of a thousand sandboxes is a few MiB.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 
@@ -108,6 +110,18 @@ impl NodeSocket {
     /// # Errors
     /// Nothing listens there, or not for this user.
     pub(crate) async fn connect(path: PathBuf) -> Result<Self, NodeSocketError> {
+        Self::connect_within(path, TIMEOUT).await
+    }
+
+    /// Connects for calls that delete or move gigabytes.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) async fn connect_patiently(path: PathBuf) -> Result<Self, NodeSocketError> {
+        Self::connect_within(path, PATIENT_TIMEOUT).await
+    }
+
+    async fn connect_within(path: PathBuf, timeout: Duration) -> Result<Self, NodeSocketError> {
         // The first connection is made here, as the library would hide why
         // there is none; it is used by the first and, as a rule, only call.
         let first = UnixStream::connect(&path).await;
@@ -125,7 +139,7 @@ impl NodeSocket {
             }
         });
         // The address is only the `:authority` header.
-        let endpoint = Endpoint::from_static("http://roostd").timeout(TIMEOUT);
+        let endpoint = Endpoint::from_static("http://roostd").timeout(timeout);
         let channel = endpoint.connect_with_connector(connector).await;
         channel.map(Self).map_err(|source| NodeSocketError::Protocol { path, source })
     }

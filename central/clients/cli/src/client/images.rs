@@ -1,5 +1,11 @@
 //! Images on nodes.
 
+mod manage;
+mod pull;
+
+pub(crate) use manage::Pruned;
+pub(crate) use pull::{Pull, PullEvent, PullLine};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -56,3 +56,39 @@ fn images_are_listed_by_the_names_of_their_nodes() {
         "roost/desktop:latest removed from gpu-a\n"
     );
 }
+
+#[test]
+fn a_pull_tells_its_steps_and_what_is_where() {
+    let (central, roost) = with_node();
+    let ended = roost.run(&["image", "pull", "registry.example/app:1", "--node", "gpu-a", "--pin"]);
+    assert_eq!(ended.stderr, "gpu-a: download from mirror.example\n");
+    assert_eq!(ended.ok(), "registry.example/app:1 is on gpu-a (cdcdcdcdcdcd, 3 MiB)\n");
+    let body: serde_json::Value = serde_json::from_slice(&central.requests("POST", "/images/pull")[0].body).unwrap();
+    assert_eq!((&body["policy"], &body["pin"], &body["nodes"][0]), (&"always".into(), &true.into(), &"gpu-a".into()));
+}
+
+#[test]
+fn a_node_that_fails_is_told_and_the_others_are_not_lost() {
+    let (_central, roost) = with_node();
+    let ended = roost.run(&["image", "pull", "registry.example/app:1", "--all-nodes", "-o", "json"]);
+    let outcomes: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(outcomes[0]["image"]["reference"], "registry.example/app:1");
+    assert_eq!(outcomes[1]["problem"]["code"], "node-error");
+    assert!(ended.failed(1).contains("gpu-b: no space for layer 1"));
+}
+
+#[test]
+fn a_pull_must_say_where_to() {
+    let (_central, roost) = with_node();
+    assert!(roost.run(&["image", "pull", "registry.example/app:1"]).failed(2).contains("--all-nodes"));
+}
+
+#[test]
+fn what_pruning_took_away_is_shown_with_its_size() {
+    let (_central, roost) = with_node();
+    let ended = roost.run(&["image", "prune", "--node", "gpu-a"]);
+    assert!(ended.stderr.contains("2 MiB more are free"), "{}", ended.stderr);
+    let table = ended.ok();
+    let row: Vec<_> = table.lines().nth(1).unwrap().split("   ").map(str::trim).filter(|c| !c.is_empty()).collect();
+    assert_eq!(row[..3], ["gpu-a", "old/app:1", "3 MiB"]);
+}

@@ -47,3 +47,24 @@ pub(super) async fn import(mut body: Incoming, request: &Recorded) -> Reply {
 fn step(name: &str, done: u64, total: u64) -> String {
     serde_json::json!({"step": {"name": name, "done_bytes": done, "total_bytes": total}}).to_string()
 }
+
+/// Tells a step and the end of one node, and the failure of another.
+pub(super) fn pull(request: &Recorded) -> Reply {
+    let wanted: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    let event = |kind: &str, data: serde_json::Value| format!("event: {kind}\ndata: {data}\n\n");
+    let layer = serde_json::json!({"digest": format!("sha256:{}", "ef".repeat(32)), "done_bytes": 1, "total_bytes": 2,
+        "state": "downloading"});
+    let step = serde_json::json!({"name": "download", "done_bytes": 1, "total_bytes": 2, "layers": [layer],
+        "source": "mirror.example"});
+    let image = serde_json::json!({"reference": wanted["reference"], "digest": format!("sha256:{}", "cd".repeat(32)),
+        "size_bytes": 3 << 20, "imported_at_unix_ms": 1});
+    let problem = serde_json::json!({"type": "/problems/x", "title": "x", "status": 502, "code": "node-error",
+        "detail": "no space for layer 1"});
+    let mut text = event("step", serde_json::json!({"node": "node-a", "name": "gpu-a", "step": step}));
+    text += &event("done", serde_json::json!({"node": "node-a", "name": "gpu-a", "image": image}));
+    if wanted["nodes"].as_array().unwrap().is_empty() {
+        text += &event("failed", serde_json::json!({"node": "node-b", "name": "gpu-b", "problem": problem}));
+    }
+    let reply = Response::builder().header("content-type", "text/event-stream");
+    reply.body(crate::server::body(text)).unwrap()
+}

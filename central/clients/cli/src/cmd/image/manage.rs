@@ -1,0 +1,145 @@
+//! `roost image prune`, `export`, `pin` and `unpin`.
+
+use std::path::Path;
+
+use futures::StreamExt as _;
+use roost_proto::model::ImageInfo;
+use serde::Serialize;
+use tokio::io::AsyncWriteExt as _;
+
+use super::super::{App, Several, node};
+use super::place::{self, Place, places};
+use crate::cli::{ExportArgs, PinArgs, PruneArgs};
+use crate::error::CliError;
+use crate::output::printer::Listing;
+use crate::output::{Column, Printer, Text, human};
+
+const PRUNED: [Column; 4] =
+    [Column::new("NODE"), Column::new("REFERENCE"), Column::new("ON DISK"), Column::new("LAST USED")];
+
+/// An image that went, and where.
+#[derive(Debug, Serialize)]
+struct Removed {
+    node: String,
+    image: ImageInfo,
+}
+
+/// Removes what no sandbox uses.
+///
+/// # Errors
+/// See [`CliError`]; a node that fails does not stop the others.
+pub(super) async fn prune(app: &App, args: PruneArgs) -> Result<(), CliError> {
+    let mut several = Several::new(app);
+    let (mut removed, mut freed_bytes) = (Vec::new(), 0_u64);
+    for place in places(app, &args.nodes).await? {
+        if let Some(pruned) = several.take(place.prune(args.unused_for, args.dry_run).await)? {
+            freed_bytes = freed_bytes.saturating_add(pruned.freed_bytes);
+            let at = |image| Removed { node: place.name().to_owned(), image };
+            removed.extend(pruned.removed.into_iter().map(at));
+        }
+    }
+    let now = human::now_unix_ms();
+    let row = |removed: &Removed| {
+        let image = &removed.image;
+        let cells: Vec<Text> = vec![
+            removed.node.clone().into(),
+            image.reference.to_string().into(),
+            human::size(image.unpacked_bytes).into(),
+            format!("{} ago", human::age(image.last_used_at_unix_ms, now)).into(),
+        ];
+        cells
+    };
+    let name = |removed: &Removed| removed.image.reference.to_string();
+    let printer = Printer::list(&app.console, args.output);
+    printer.items(&removed, &Listing { columns: &PRUNED, row: &row, name: &name, empty: "nothing to remove" })?;
+    if !printer.is_data() && !removed.is_empty() {
+        let note = if args.dry_run { "nothing was removed: this was a dry run".into() } else { freed(freed_bytes) };
+        app.console.note(&note);
+    }
+    several.finish()
+}
+
+fn freed(bytes: u64) -> String {
+    format!("{} more are free", human::size(bytes))
+}
+
+/// Writes an image into an archive.
+///
+/// # Errors
+/// See [`CliError`]; an archive is not written to a terminal.
+pub(super) async fn export(app: &App, args: ExportArgs) -> Result<(), CliError> {
+    let is_stdout = args.output == Path::new("-");
+    if is_stdout && app.console.has_stdout_terminal {
+        let hint = "name a file with -o, or send the output somewhere: … -o - > image.tar";
+        return Err(CliError::usage("an archive on a terminal is noise", hint));
+    }
+    let place = holder(app, &args).await?;
+    let mut archive = place.export(&args.reference).await?;
+    let failed = |source| CliError::File { operation: "write", path: args.output.clone(), source };
+    let mut out: Box<dyn tokio::io::AsyncWrite + Unpin> = if is_stdout {
+        Box::new(tokio::io::stdout())
+    } else {
+        Box::new(tokio::fs::File::create(&args.output).await.map_err(failed)?)
+    };
+    let bar = bar(app);
+    let mut written_bytes = 0_u64;
+    while let Some(piece) = archive.next().await {
+        let piece = piece?;
+        out.write_all(&piece).await.map_err(failed)?;
+        written_bytes += piece.len() as u64;
+        bar.set_position(written_bytes);
+    }
+    out.flush().await.map_err(failed)?;
+    bar.finish_and_clear();
+    if !is_stdout {
+        app.console.line(&format!("{} ({})", args.output.display(), human::size(written_bytes)))?;
+    }
+    Ok(())
+}
+
+fn bar(app: &App) -> indicatif::ProgressBar {
+    if !app.console.has_stderr_terminal {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = indicatif::ProgressStyle::with_template("export {spinner} {binary_bytes}, {binary_bytes_per_sec}");
+    indicatif::ProgressBar::new_spinner()
+        .with_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner()))
+}
+
+/// The node that an image is taken from.
+async fn holder<'a>(app: &'a App, args: &ExportArgs) -> Result<Place<'a>, CliError> {
+    if let Some(path) = &args.socket.node_socket {
+        return Ok(Place::Socket(place::socket(path.clone()).await?));
+    }
+    let client = app.client()?;
+    let name = match &args.node {
+        Some(name) => name.clone(),
+        None => {
+            let images = client.list_images().await?;
+            let held = images.into_iter().find(|image| image.reference == args.reference);
+            let first = held.and_then(|image| image.nodes.into_iter().next());
+            let missing = || CliError::usage(format!("no node holds {}", args.reference), "see roost image ls");
+            first.ok_or_else(missing)?.to_string()
+        }
+    };
+    Ok(Place::Central(client, Box::new(node::find(client, &name).await?)))
+}
+
+/// Pins an image on nodes, or lets it go.
+///
+/// # Errors
+/// See [`CliError`]; a node that fails does not stop the others.
+pub(super) async fn pin(app: &App, args: PinArgs, pinned: bool) -> Result<(), CliError> {
+    let mut several = Several::new(app);
+    for place in places(app, &args.nodes).await? {
+        if let Some(image) = several.take(place.pin(&args.reference, pinned).await)? {
+            let word = match (pinned, image.pinned) {
+                (true, _) => "pinned",
+                (false, false) => "no longer pinned",
+                (false, true) => "still kept by the node's configuration",
+            };
+            app.console.line(&format!("{} is {word} on {}", image.reference, place.name()))?;
+        }
+    }
+    several.finish()
+}
