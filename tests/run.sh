@@ -8,6 +8,7 @@
 #   unit     tests inside the crates, and their tests against real X servers, containerd, SQLite, PostgreSQL, TLS
 #   node     the life of sandboxes on a private containerd: lifecycle, recovery, resilience, cgroups, traces, images
 #   system   central, node and command together, support bundles
+#   fleet    central and simulated nodes
 #   cgroup2  lifecycle, recovery and cgroups once more, with runc and with crun, in a guest that has
 #            cgroup v2 alone: Debian 12's cloud kernel under QEMU's software emulation, without a
 #            network (tests/guest). A run of its own: docs/spec.md has the last result
@@ -18,7 +19,7 @@
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-readonly repository suites=(style unit node system) further=(cgroup2)
+readonly repository suites=(style unit node system fleet) further=(cgroup2)
 # shellcheck source=deploy/lib/common.sh
 source "$repository/deploy/lib/common.sh"
 
@@ -103,6 +104,11 @@ suite_node() {
 suite_system() {
     binaries_and_images
     run_tests --features roost-tests/machine --test system --test support -- --test-threads 2
+}
+
+suite_fleet() {
+    cargo build --quiet --workspace --locked
+    run_tests --features roost-tests/machine --test fleet -- --test-threads 2
 }
 
 suite_cgroup2() {

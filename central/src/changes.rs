@@ -148,8 +148,11 @@ impl Changes {
     #[must_use]
     pub fn watch_desired(&self, node: &NodeId) -> watch::Receiver<u64> {
         let mut desired = lock(&self.desired);
-        // Entries of ended sessions go when the next one begins.
-        desired.retain(|id, generation| id == node || generation.receiver_count() > 0);
+        // Entries of ended sessions go now and then: looking at all of them with
+        // each session of ten thousand would be a hundred million looks.
+        if desired.len() == desired.capacity() {
+            desired.retain(|id, generation| id == node || generation.receiver_count() > 0);
+        }
         desired.entry(node.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 

@@ -15,7 +15,7 @@
 //!   [`api::problem`] only.
 //! - [`store`]: the truth. [`changes`]: its commits, in order, to watchers and
 //!   sessions. [`live`]: what is too restless for a disk.
-//! - [`place`]: pure placement. [`ca`]: certificates. [`link`]: the nodes.
+//! - [`place`]: pure placement. [`rooms`]: where it looks first. [`ca`]: certificates. [`link`]: the nodes.
 //! - [`background`]: periodic duties. [`admin`] and [`metrics`]: for operators.
 
 pub mod admin;
@@ -32,6 +32,7 @@ pub mod live;
 pub mod log;
 pub mod metrics;
 pub mod place;
+pub mod rooms;
 pub mod secret;
 pub mod serve;
 pub mod shutdown;

@@ -7,11 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use prost::Message;
 use roost_proto::id::{NodeId, SandboxId};
-use roost_proto::model::{NodeLoad, NodePhase, NodeStatus, Observed, Sandbox, Usage};
+use roost_proto::model::{NodeLoad, NodePhase, NodeStatus, Sandbox, Usage};
+use roost_proto::types::SandboxObserved;
 
 use crate::changes::lock;
 
@@ -30,22 +32,33 @@ struct NodeLive {
     load: NodeLoad,
     /// Of the stored status, to tell news from repetition.
     status_print: Option<u64>,
+    sandboxes: HashMap<SandboxId, SandboxLive>,
 }
 
 #[derive(Debug)]
 struct SandboxLive {
-    node: NodeId,
     print: u64,
     usage: Option<Usage>,
     at_unix_ms: u64,
+}
+
+/// What a heartbeat says of one sandbox beyond what is stored.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// Which sandbox.
+    pub id: SandboxId,
+    /// [`print_of_observed`] of what was said.
+    pub print: u64,
+    /// What it uses.
+    pub usage: Option<Usage>,
 }
 
 /// The restless part of the fleet's state.
 #[derive(Debug)]
 pub struct Live {
     silence: Silence,
-    nodes: Mutex<HashMap<NodeId, NodeLive>>,
-    sandboxes: Mutex<HashMap<SandboxId, SandboxLive>>,
+    /// Each node has a lock of its own: a heartbeat holds up nobody else's.
+    nodes: Mutex<HashMap<NodeId, Arc<Mutex<NodeLive>>>>,
 }
 
 /// 64 bits that differ where two documents differ.
@@ -55,9 +68,15 @@ fn print_of<T: serde::Serialize>(document: &T) -> Option<u64> {
     Some(hasher.finish())
 }
 
-/// The observation without what changes with every sample.
-fn settled(observed: &Observed) -> Observed {
-    Observed { usage: None, revision: 0, ..observed.clone() }
+/// 64 bits that differ where two observations differ in more than what changes
+/// with every sample.
+#[must_use]
+pub fn print_of_observed(observed: &mut SandboxObserved) -> u64 {
+    let (usage, revision) = (observed.usage.take(), std::mem::take(&mut observed.revision));
+    let mut hasher = DefaultHasher::new();
+    observed.encode_to_vec().hash(&mut hasher);
+    (observed.usage, observed.revision) = (usage, revision);
+    hasher.finish()
 }
 
 impl Live {
@@ -65,22 +84,30 @@ impl Live {
     #[must_use]
     pub fn new(silence: Silence, kept: Vec<(NodeId, Option<u64>)>) -> Self {
         let node = |last_heartbeat_unix_ms| NodeLive { last_heartbeat_unix_ms, ..NodeLive::default() };
-        let nodes = kept.into_iter().map(|(id, at)| (id, node(at))).collect();
-        Self { silence, nodes: Mutex::new(nodes), sandboxes: Mutex::default() }
+        let nodes = kept.into_iter().map(|(id, at)| (id, Arc::new(Mutex::new(node(at))))).collect();
+        Self { silence, nodes: Mutex::new(nodes) }
+    }
+
+    fn held(&self, node: &NodeId) -> Option<Arc<Mutex<NodeLive>>> {
+        lock(&self.nodes).get(node).cloned()
+    }
+
+    fn known(&self, node: &NodeId) -> Arc<Mutex<NodeLive>> {
+        lock(&self.nodes).entry(node.clone()).or_default().clone()
     }
 
     /// Takes note that a node was heard, and of its load when it said so.
     pub fn heard(&self, node: &NodeId, load: Option<NodeLoad>, now_unix_ms: u64) {
-        let mut nodes = lock(&self.nodes);
-        let live = nodes.entry(node.clone()).or_default();
+        let live = self.known(node);
+        let mut live = lock(&live);
         live.last_heartbeat_unix_ms = Some(now_unix_ms);
         live.load = load.unwrap_or(live.load);
     }
 
     /// Takes note of when another replica of central heard a node.
     pub fn heard_elsewhere(&self, node: &NodeId, at_unix_ms: u64) {
-        let mut nodes = lock(&self.nodes);
-        let live = nodes.entry(node.clone()).or_default();
+        let live = self.known(node);
+        let mut live = lock(&live);
         live.last_heartbeat_unix_ms = live.last_heartbeat_unix_ms.max(Some(at_unix_ms));
     }
 
@@ -94,7 +121,7 @@ impl Live {
     /// How well a node is heard at `now_unix_ms`.
     #[must_use]
     pub fn phase(&self, node: &NodeId, now_unix_ms: u64) -> NodePhase {
-        let heard = lock(&self.nodes).get(node).and_then(|live| live.last_heartbeat_unix_ms);
+        let heard = self.held(node).and_then(|live| lock(&live).last_heartbeat_unix_ms);
         let Some(heard) = heard else { return NodePhase::Enrolled };
         let silence = Duration::from_millis(now_unix_ms.saturating_sub(heard));
         if silence > self.silence.offline_after {
@@ -109,69 +136,79 @@ impl Live {
     /// The last heartbeat of a node, Unix time in milliseconds, and its load.
     #[must_use]
     pub fn node(&self, node: &NodeId) -> (Option<u64>, NodeLoad) {
-        lock(&self.nodes).get(node).map(|l| (l.last_heartbeat_unix_ms, l.load)).unwrap_or_default()
+        let Some(live) = self.held(node) else { return Default::default() };
+        let live = lock(&live);
+        (live.last_heartbeat_unix_ms, live.load)
     }
 
     /// The last heartbeat of every node that was ever heard.
     #[must_use]
     pub fn heartbeat_times(&self) -> Vec<(NodeId, u64)> {
         let nodes = lock(&self.nodes);
-        nodes.iter().filter_map(|(id, live)| Some((id.clone(), live.last_heartbeat_unix_ms?))).collect()
+        nodes.iter().filter_map(|(id, live)| Some((id.clone(), lock(live).last_heartbeat_unix_ms?))).collect()
     }
 
     /// Whether a status says more than the stored one (its load aside).
     #[must_use]
     pub fn is_news_status(&self, node: &NodeId, status: &NodeStatus) -> bool {
-        let held = lock(&self.nodes).get(node).and_then(|live| live.status_print);
+        let held = self.held(node).and_then(|live| lock(&live).status_print);
         held.is_none() || held != print_of(&NodeStatus { load: NodeLoad::default(), ..status.clone() })
     }
 
     /// Takes note that a status is stored.
     pub fn stored_status(&self, node: &NodeId, status: &NodeStatus) {
         let print = print_of(&NodeStatus { load: NodeLoad::default(), ..status.clone() });
-        lock(&self.nodes).entry(node.clone()).or_default().status_print = print;
+        lock(&self.known(node)).status_print = print;
     }
 
     /// Forgets what is stored of a node's status, as something else changed it.
     pub fn status_changed_elsewhere(&self, node: &NodeId) {
-        if let Some(live) = lock(&self.nodes).get_mut(node) {
-            live.status_print = None;
+        if let Some(live) = self.held(node) {
+            lock(&live).status_print = None;
         }
     }
 
-    /// Whether an observation says more than the stored one (usage aside).
+    /// For each of these prints of a node's sandboxes, whether it says more than
+    /// the stored one.
     #[must_use]
-    pub fn is_news(&self, id: &SandboxId, observed: &Observed) -> bool {
-        let print = print_of(&settled(observed));
-        lock(&self.sandboxes).get(id).is_none_or(|live| Some(live.print) != print)
+    pub fn news(&self, node: &NodeId, said: &[Said]) -> Vec<bool> {
+        let Some(live) = self.held(node) else { return vec![true; said.len()] };
+        let live = lock(&live);
+        said.iter().map(|said| live.sandboxes.get(&said.id).is_none_or(|held| held.print != said.print)).collect()
     }
 
-    /// Keeps the usage of an observation, and that the rest is stored.
-    pub fn stored(&self, node: &NodeId, id: &SandboxId, observed: &Observed, now_unix_ms: u64) {
-        let Some(print) = print_of(&settled(observed)) else { return };
-        let live = SandboxLive { node: node.clone(), print, usage: observed.usage, at_unix_ms: now_unix_ms };
-        lock(&self.sandboxes).insert(id.clone(), live);
+    /// Keeps the usage of these sandboxes, and that the rest is stored.
+    pub fn stored(&self, node: &NodeId, said: Vec<Said>, now_unix_ms: u64) {
+        let live = self.known(node);
+        let mut live = lock(&live);
+        for Said { id, print, usage } in said {
+            live.sandboxes.insert(id, SandboxLive { print, usage, at_unix_ms: now_unix_ms });
+        }
     }
 
     /// Forgets a sandbox.
-    pub fn forget(&self, id: &SandboxId) {
-        lock(&self.sandboxes).remove(id);
+    pub fn forget(&self, node: &NodeId, id: &SandboxId) {
+        if let Some(live) = self.held(node) {
+            lock(&live).sandboxes.remove(id);
+        }
     }
 
     /// Forgets the sandboxes of a node that it no longer lists.
     pub fn keep_listed(&self, node: &NodeId, listed: &HashSet<SandboxId>) {
-        lock(&self.sandboxes).retain(|id, live| live.node != *node || listed.contains(id));
+        if let Some(live) = self.held(node) {
+            lock(&live).sandboxes.retain(|id, _| listed.contains(id));
+        }
     }
 
     /// Forgets a node.
     pub fn forget_node(&self, node: &NodeId) {
         lock(&self.nodes).remove(node);
-        self.keep_listed(node, &HashSet::new());
     }
 
     /// Lays usage and the time of the last word over a stored sandbox.
     pub fn overlay(&self, sandbox: &mut Sandbox) {
-        if let Some(live) = lock(&self.sandboxes).get(&sandbox.id) {
+        let Some(live) = self.held(&sandbox.node_id) else { return };
+        if let Some(live) = lock(&live).sandboxes.get(&sandbox.id) {
             sandbox.observed.usage = live.usage;
             sandbox.observed_at_unix_ms = sandbox.observed_at_unix_ms.max(Some(live.at_unix_ms));
         }
@@ -207,22 +244,40 @@ mod tests {
         assert_eq!(live.phase(&node, 46_000), NodePhase::Online);
         live.heard_elsewhere(&node, 500);
         assert_eq!(live.phase(&node, 46_000), NodePhase::Online);
-        live.stored(&node, &id, &Observed::pending(), 1);
+        let said = Said { id, print: 1, usage: None };
+        live.stored(&node, vec![said.clone()], 1);
         live.begin_anew(&node);
-        assert!(live.is_news(&id, &Observed::pending()));
+        assert_eq!(live.news(&node, &[said]), [true]);
     }
 
     #[test]
     fn a_usage_sample_is_no_news_and_a_phase_is() {
         let (live, node, id) = (live(), NodeId::random(), SandboxId::random());
-        let mut observed = Observed::pending();
-        assert!(live.is_news(&id, &observed));
-        live.stored(&node, &id, &observed, 1);
-        observed.usage = Some(Usage { memory_bytes: 5, ..Usage::default() });
-        observed.revision += 1;
-        assert!(!live.is_news(&id, &observed));
-        observed.phase = roost_proto::model::Phase::Ready;
-        assert!(live.is_news(&id, &observed));
+        let mut observed = SandboxObserved { starts: 1, ..SandboxObserved::default() };
+        let mut said = |edit: fn(&mut SandboxObserved)| {
+            edit(&mut observed);
+            Said { id: id.clone(), print: print_of_observed(&mut observed), usage: None }
+        };
+        let first = said(|_| {});
+        assert_eq!(live.news(&node, std::slice::from_ref(&first)), [true]);
+        live.stored(&node, vec![first], 1);
+        let sample = said(|o| (o.usage, o.revision) = (Some(Default::default()), 7));
+        assert_eq!(live.news(&node, &[sample]), [false]);
+        let phase = said(|o| o.phase = 3);
+        assert_eq!(live.news(&node, &[phase]), [true]);
+        assert_eq!((observed.revision, observed.usage.is_some()), (7, true), "a print takes nothing away");
+    }
+
+    #[test]
+    fn a_list_of_one_node_forgets_nothing_of_another() {
+        let (live, one, other) = (live(), NodeId::random(), NodeId::random());
+        let said = || Said { id: SandboxId::random(), print: 1, usage: None };
+        let (kept, dropped) = (said(), said());
+        live.stored(&one, vec![dropped.clone()], 1);
+        live.stored(&other, vec![kept.clone()], 1);
+        live.keep_listed(&one, &HashSet::new());
+        assert_eq!(live.news(&one, &[dropped]), [true]);
+        assert_eq!(live.news(&other, &[kept]), [false]);
     }
 
     #[test]

@@ -58,8 +58,11 @@ enum Command {
         #[arg(long = "in", value_name = "FILE")]
         input: PathBuf,
     },
-    /// Prints a one-time token with which one node can join.
+    /// Prints one-time tokens, one a line: each is good for one node.
     JoinToken {
+        /// How many.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        count: u32,
         /// How long it is good: a number and s, m, h or d.
         #[arg(long, default_value = "1h", value_parser = parse_life)]
         expires_in: Duration,
@@ -139,7 +142,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         match &arguments.command {
             Some(Command::AdminToken) => admin_token(&config, Duration::ZERO).await,
             Some(Command::Token { action: TokenAction::Rotate { overlap } }) => admin_token(&config, *overlap).await,
-            Some(Command::JoinToken { expires_in }) => join_token(&config, *expires_in).await,
+            Some(Command::JoinToken { count, expires_in }) => join_tokens(&config, *count, *expires_in).await,
             Some(Command::Ca { action }) => authority(&config, action).await,
             Some(Command::Backup { out, ca_only }) => keep(&config, out, *ca_only),
             Some(Command::Restore { input }) => restore(&config, input),
@@ -196,10 +199,12 @@ fn restore(config: &Config, input: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn join_token(config: &Config, life: Duration) -> Result<(), Failure> {
+async fn join_tokens(config: &Config, count: u32, life: Duration) -> Result<(), Failure> {
     let (store, authorities) = App::open_store(config).await?;
-    let fingerprint = authorities.serving().fingerprint();
-    let issued = issue_join_token(&*store, &default_tenant()?, fingerprint, life.as_secs()).await?;
-    println!("{}", issued.token);
+    let (tenant, fingerprint) = (default_tenant()?, authorities.serving().fingerprint());
+    for _ in 0..count {
+        let issued = issue_join_token(&*store, &tenant, fingerprint, life.as_secs()).await?;
+        println!("{}", issued.token);
+    }
     Ok(())
 }

@@ -12,7 +12,7 @@
 //! node id, so that the same input always gives the same answer.
 
 use roost_proto::id::NodeId;
-use roost_proto::model::{ImageRef, NodeCapacity, NodePhase};
+use roost_proto::model::{ImageRef, NodeCapacity, NodePhase, NodeStatus};
 use serde::{Deserialize, Serialize};
 
 /// Which of the fitting nodes is taken.
@@ -60,6 +60,22 @@ pub struct Room {
     pub has_image: bool,
 }
 
+impl Room {
+    /// Takes in what the node said of itself.
+    pub fn learn(&mut self, status: &NodeStatus, image: &ImageRef) {
+        self.capacity = status.capacity;
+        self.failing = failing(status);
+        self.has_image = status.images.iter().any(|held| held.reference == *image);
+    }
+}
+
+/// The conditions of a node that are not true, as one text.
+#[must_use]
+pub fn failing(status: &NodeStatus) -> String {
+    let failing = status.conditions.iter().filter(|c| !c.is_true).map(|c| format!("{}: {}", c.kind, c.message));
+    failing.collect::<Vec<_>>().join("; ")
+}
+
 /// Why one node does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -83,8 +99,16 @@ pub enum PlaceError {
     NothingFits(Vec<Refusal>),
 }
 
+/// Nodes that an answer names; of ten thousand that are full nobody reads more.
+const NAMED_NODES: usize = 8;
+
 fn list(refusals: &[Refusal]) -> String {
-    refusals.iter().map(|r| format!("{}: {}", r.node, r.reason)).collect::<Vec<_>>().join("; ")
+    let named = refusals.iter().take(NAMED_NODES).map(|r| format!("{}: {}", r.node, r.reason));
+    let named = named.collect::<Vec<_>>().join("; ");
+    match refusals.len().checked_sub(NAMED_NODES) {
+        None | Some(0) => named,
+        Some(others) => format!("{named}; and {others} more nodes"),
+    }
 }
 
 /// Chooses the node for a request; `phase` says how well central hears a node.
@@ -101,10 +125,8 @@ pub fn choose(
         return Err(PlaceError::NoNodes);
     }
     let mut best: Option<(bool, u128, &NodeId)> = None;
-    let mut refusals = Vec::new();
     for room in rooms {
-        if let Some(reason) = refuse(room, phase(&room.node_id), request) {
-            refusals.push(Refusal { node: room.name.clone(), reason });
+        if refuse(room, phase(&room.node_id), request).is_some() {
             continue;
         }
         let share = dominant_share(room, request);
@@ -119,35 +141,71 @@ pub fn choose(
     }
     match best {
         Some((_, _, node_id)) => Ok(node_id.clone()),
-        None if request.may_pull || rooms.iter().any(|room| room.has_image) => Err(PlaceError::NothingFits(refusals)),
+        None if request.may_pull || rooms.iter().any(|room| room.has_image) => {
+            let refusal = |room: &Room| {
+                let reason = refuse(room, phase(&room.node_id), request)?.to_string();
+                Some(Refusal { node: room.name.clone(), reason })
+            };
+            Err(PlaceError::NothingFits(rooms.iter().filter_map(refusal).collect()))
+        }
         None => Err(PlaceError::ImageNowhere(request.image.clone())),
+    }
+}
+
+/// Why a node does not fit; put into words only for an answer, as most nodes of
+/// a full fleet refuse.
+enum Why<'a> {
+    NeverHeard,
+    Silent(NodePhase),
+    Sick(&'a str),
+    NoImage(&'a ImageRef),
+    Cpu { free_millis: u64, asked_millis: u32 },
+    Memory { free_bytes: u64, asked_bytes: u64 },
+    Crowded { sandboxes: u64, most: u64 },
+}
+
+impl std::fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NeverHeard => f.write_str("has never connected"),
+            Self::Silent(phase) => write!(f, "is {phase}: central does not hear it"),
+            Self::Sick(failing) => write!(f, "is not healthy: {failing}"),
+            Self::NoImage(image) => write!(f, "does not hold the image {image}"),
+            Self::Cpu { free_millis, asked_millis } => {
+                write!(f, "has {free_millis} thousandths of a core free, {asked_millis} are requested")
+            }
+            Self::Memory { free_bytes, asked_bytes } => {
+                write!(f, "has {free_bytes} bytes of memory free, {asked_bytes} are requested")
+            }
+            Self::Crowded { sandboxes, most } => write!(f, "holds {sandboxes} sandboxes, its maximum is {most}"),
+        }
     }
 }
 
 /// The first reason why a node does not fit, in the order in which an operator
 /// would mend them.
-fn refuse(room: &Room, phase: NodePhase, request: &Request) -> Option<String> {
+fn refuse<'a>(room: &'a Room, phase: NodePhase, request: &'a Request) -> Option<Why<'a>> {
     match phase {
         NodePhase::Online => {}
-        NodePhase::Enrolled => return Some("has never connected".into()),
-        NodePhase::Stale | NodePhase::Offline => return Some(format!("is {phase}: central does not hear it")),
+        NodePhase::Enrolled => return Some(Why::NeverHeard),
+        NodePhase::Stale | NodePhase::Offline => return Some(Why::Silent(phase)),
     }
     if !room.failing.is_empty() {
-        return Some(format!("is not healthy: {}", room.failing));
+        return Some(Why::Sick(&room.failing));
     }
     if !room.has_image && !request.may_pull {
-        return Some(format!("does not hold the image {}", request.image));
+        return Some(Why::NoImage(&request.image));
     }
-    let free_cpu = u64::from(room.capacity.cpu_allocatable_millis).saturating_sub(room.cpu_requested_millis);
-    if u64::from(request.cpu_millis) > free_cpu {
-        return Some(format!("has {free_cpu} thousandths of a core free, {} are requested", request.cpu_millis));
+    let free_millis = u64::from(room.capacity.cpu_allocatable_millis).saturating_sub(room.cpu_requested_millis);
+    if u64::from(request.cpu_millis) > free_millis {
+        return Some(Why::Cpu { free_millis, asked_millis: request.cpu_millis });
     }
-    let free_memory = room.capacity.memory_allocatable_bytes.saturating_sub(room.memory_requested_bytes);
-    if request.memory_bytes > free_memory {
-        return Some(format!("has {free_memory} bytes of memory free, {} are requested", request.memory_bytes));
+    let free_bytes = room.capacity.memory_allocatable_bytes.saturating_sub(room.memory_requested_bytes);
+    if request.memory_bytes > free_bytes {
+        return Some(Why::Memory { free_bytes, asked_bytes: request.memory_bytes });
     }
-    let most = u64::from(room.capacity.sandboxes_max);
-    (room.sandboxes >= most).then(|| format!("holds {} sandboxes, its maximum is {most}", room.sandboxes))
+    let (sandboxes, most) = (room.sandboxes, u64::from(room.capacity.sandboxes_max));
+    (sandboxes >= most).then_some(Why::Crowded { sandboxes, most })
 }
 
 /// Largest filled fraction after the placement, in parts per 2^32.
@@ -221,6 +279,14 @@ mod tests {
         assert!(reason(crowded, NodePhase::Online).contains("maximum is 100"));
         let small = Room { memory_requested_bytes: 8 << 30, ..room("n", 4000, 0) };
         assert!(reason(small, NodePhase::Online).contains("0 bytes of memory"));
+    }
+
+    #[test]
+    fn an_answer_names_a_few_nodes_and_counts_the_others() {
+        let full: Vec<Room> = (0..20).map(|_| room("n", 4000, 4000)).collect();
+        let error = choose(&full, online, &request(), Strategy::Spread).unwrap_err().to_string();
+        assert_eq!(error.matches("n: has 0 thousandths").count(), NAMED_NODES);
+        assert!(error.ends_with("; and 12 more nodes"), "{error}");
     }
 
     #[test]

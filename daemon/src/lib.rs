@@ -15,6 +15,7 @@
 //! - [`facts`]: what the node is and how loaded, from procfs.
 //! - [`admin`]: `/metrics`, `/live`, `/ready`.
 //! - [`metrics`]: what Prometheus scrapes.
+//! - [`sim`]: nodes that only play their part.
 //! - [`tasks`]: the table of named asynchronous tasks.
 //! - [`logging`]: one line per event; filter changeable at run time.
 
@@ -35,4 +36,5 @@ pub mod pull;
 pub mod reconcile;
 pub mod registry;
 pub mod sandbox;
+pub mod sim;
 pub mod tasks;

@@ -152,6 +152,7 @@ pub enum StartLinkError {
 #[derive(Debug)]
 pub struct LinkHandle {
     state: watch::Receiver<LinkState>,
+    cut: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -160,6 +161,12 @@ impl LinkHandle {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.state.clone()
+    }
+
+    /// Breaks the present connection, as a network would; the next one is
+    /// dialled after the usual pause.
+    pub fn reconnect(&self) {
+        self.cut.notify_waiters();
     }
 
     /// Waits until the connection is closed after its shutdown was asked;
@@ -181,7 +188,7 @@ pub fn start(config: LinkConfig, parts: LinkParts, shutdown: CancellationToken) 
     let store = IdentityStore::new(config.state_dir.clone());
     let identity = store.load().map_err(StartLinkError::Identity)?.map(Arc::new);
     let (state_tx, state_rx) = watch::channel(LinkState::new(config.address.clone(), identity.as_deref()));
-    let tasks = parts.tasks.clone();
+    let (tasks, cut) = (parts.tasks.clone(), Arc::new(Notify::new()));
     let link = Link {
         endpoint,
         store,
@@ -189,11 +196,12 @@ pub fn start(config: LinkConfig, parts: LinkParts, shutdown: CancellationToken) 
         identity: watch::Sender::new(identity),
         state: state_tx,
         renew_now: Notify::new(),
+        cut: cut.clone(),
         instance_id: format!("{:032x}", rand::random::<u128>()),
         config,
     };
     let task = tasks.spawn("link", link.run(shutdown).instrument(tracing::info_span!("link")));
-    Ok(LinkHandle { state: state_rx, task })
+    Ok(LinkHandle { state: state_rx, cut, task })
 }
 
 /// Everything that the parts of the connection share.
@@ -206,6 +214,8 @@ struct Link {
     state: watch::Sender<LinkState>,
     /// Woken when central wants the certificate renewed at once.
     renew_now: Notify,
+    /// Told when the present connection is to break.
+    cut: Arc<Notify>,
     instance_id: String,
 }
 
@@ -238,7 +248,11 @@ impl Link {
             self.state.send_modify(|state| state.attempts += 1);
             let (identity, mut retry_after) = self.ensure_identity(&mut join, is_rejected).await;
             if let Some(identity) = identity {
-                let error = session::run(self, &identity, shutdown).await;
+                // Cancel-safe: a stream may break anywhere.
+                let error = tokio::select! {
+                    error = session::run(self, &identity, shutdown) => error,
+                    () = self.cut.notified() => session::SessionError::Cut,
+                };
                 is_rejected = error.is_rejection();
                 retry_after = error.retry_after();
                 let error = crate::api::status::chain(&error);

@@ -7,9 +7,11 @@
 pub mod cgroup;
 pub mod client;
 pub mod containerd;
+pub mod fleet;
 pub mod inside;
 pub mod node;
 pub mod process;
+pub mod rest;
 pub mod root;
 pub mod seed;
 pub mod system;
@@ -19,6 +21,7 @@ pub mod wait;
 pub use client::NodeClient;
 pub use containerd::Containerd;
 pub use node::TestNode;
+pub use rest::Rest;
 pub use root::Root;
 pub use wait::{eventually, within};
 

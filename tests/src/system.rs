@@ -8,8 +8,10 @@ use serde_json::Value;
 
 use crate::node::{binary, repository};
 use crate::process::Process;
-use crate::{Result, TestNode, eventually};
+use crate::{Result, Root, TestNode, eventually};
 
+/// Log of central in tests.
+const LOG_FILTER: &str = "info,roost_central=debug";
 /// How long central and a joining node may take.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -62,7 +64,7 @@ impl System {
     pub async fn start() -> Result<Self> {
         let mut node = TestNode::start().await?;
         let ports = free_ports()?;
-        let central = launch(&node, ports).await?;
+        let central = launch(&node.root, ports, "", LOG_FILTER).await?;
         let mut system = Self {
             central,
             ports,
@@ -93,7 +95,7 @@ impl System {
     /// # Errors
     /// When it does not come up, or the node does not come back.
     pub async fn restart_central(&mut self) -> Result<()> {
-        self.central = launch(&self.node, self.ports).await?;
+        self.central = launch(&self.node.root, self.ports, "", LOG_FILTER).await?;
         self.node_is_online().await
     }
 
@@ -145,7 +147,7 @@ impl Drop for System {
 }
 
 /// Ports that nobody has now. Central binds them a moment later.
-fn free_ports() -> Result<[u16; 3]> {
+pub(crate) fn free_ports() -> Result<[u16; 3]> {
     let listeners = [0; 3].map(|_| std::net::TcpListener::bind("127.0.0.1:0"));
     let mut ports = [0; 3];
     for (port, listener) in ports.iter_mut().zip(listeners) {
@@ -154,12 +156,13 @@ fn free_ports() -> Result<[u16; 3]> {
     Ok(ports)
 }
 
-async fn launch(node: &TestNode, ports: [u16; 3]) -> Result<Process> {
-    let root = &node.root;
+/// Starts central on these ports for API, NodeLink and metrics, and waits until
+/// it answers; `link` is laid into its section of that name, `filter` is its log's.
+pub(crate) async fn launch(root: &Root, ports: [u16; 3], link: &str, filter: &str) -> Result<Process> {
     let config = root.join("central.toml");
     let text = format!(
         "state_dir = \"{}\"\nseed_dir = \"{}\"\nadmin_token_file = \"{}\"\n[api]\nlisten = \"127.0.0.1:{}\"\n\
-         [link]\nlisten = \"127.0.0.1:{}\"\n[admin]\nlisten = \"127.0.0.1:{}\"\n[log]\nfilter = \"info,roost_central=debug\"\n",
+         [link]\nlisten = \"127.0.0.1:{}\"\n{link}\n[admin]\nlisten = \"127.0.0.1:{}\"\n[log]\nfilter = \"{filter}\"\n",
         root.join("central").display(),
         repository().join("deploy/config").display(),
         root.join("admin-token").display(),

@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigError};
 use crate::link::{self, Admission, LinkSettings, Pace, Pressure, Sessions};
 use crate::live::{Live, Silence};
 use crate::metrics::Metrics;
+use crate::rooms::Rooms;
 use crate::serve::{self, ServeError};
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
@@ -125,6 +126,7 @@ impl App {
         store.system().ensure_tenant(tenant.clone(), clock::now_unix_ms()).await?;
         let silence = Silence { stale_after: config.link.stale_after(), offline_after: config.link.offline_after() };
         let central = Arc::new(Central {
+            rooms: Rooms::default(),
             live: Live::new(silence, store.system().heartbeat_times().await?),
             store,
             changes,

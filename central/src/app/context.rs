@@ -13,6 +13,7 @@ use crate::link::{Admission, NodeCallError, NodeClient, Pressure, Sessions};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::place::Strategy;
+use crate::rooms::Rooms;
 use crate::secret::SecretHash;
 use crate::store::{Store, TenantStore};
 use crate::tasks::Tasks;
@@ -26,6 +27,8 @@ pub struct Central {
     pub changes: Arc<Changes>,
     /// What is too restless for a disk.
     pub live: Live,
+    /// Where a placement looks first.
+    pub rooms: Rooms,
     /// The connected nodes.
     pub sessions: Arc<Sessions>,
     /// Who may come in now.

@@ -85,6 +85,7 @@ impl Scope {
         call(node, REMOVE_TIMEOUT, client.remove_image(request)).await?;
         self.central.store.system().remove_image(node.clone(), reference.clone()).await?;
         self.central.live.status_changed_elsewhere(node);
+        self.central.rooms.forget();
         Ok(())
     }
 }
@@ -121,6 +122,7 @@ async fn keep(central: &Central, node: &NodeId, image: roost_proto::types::Image
     let image: ImageInfo = image.try_into().map_err(invalid)?;
     central.store.system().add_image(node.clone(), image.clone()).await?;
     central.live.status_changed_elsewhere(node);
+    central.rooms.forget();
     tracing::info!(%node, image = %image.reference, digest = image.digest, "image imported");
     Ok(image)
 }

@@ -69,6 +69,7 @@ impl Scope {
         })?;
         self.central.sessions.revoke(id);
         self.central.live.forget_node(id);
+        self.central.rooms.forget();
         tracing::info!(node = %id, name = node.name, "node removed");
         Ok(())
     }

@@ -86,12 +86,15 @@ impl Scope {
             // A name without a registry is only on nodes.
             may_pull: spec.pull_policy != PullPolicy::Never && spec.image.registry().is_some(),
         };
+        let now = clock::now_unix_ms();
+        let phase = |node: &NodeId| self.central.live.phase(node, now);
         let new = NewSandbox {
+            hint: self.central.rooms.choose(&self.tenant, &request, phase, self.central.strategy),
             id: SandboxId::random(),
             name: body.name,
             spec,
             idempotency: idempotency_key.map(|key| (key, digest)),
-            now_unix_ms: clock::now_unix_ms(),
+            now_unix_ms: now,
         };
         self.store().create_sandbox(new, self.placing(request)).await.map_err(|error| match error {
             CreateSandboxError::NameTaken(name) => Conflict::NameTaken(name.into()).into(),
@@ -102,9 +105,10 @@ impl Scope {
     }
 
     fn placing(&self, request: Request) -> PlaceFn {
-        let central = self.central.clone();
+        let (central, tenant) = (self.central.clone(), self.tenant.clone());
         Box::new(move |rooms| {
             let now = clock::now_unix_ms();
+            central.rooms.keep(&tenant, &request.image, rooms);
             place::choose(rooms, |node| central.live.phase(node, now), &request, central.strategy)
         })
     }

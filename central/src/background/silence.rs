@@ -84,4 +84,6 @@ async fn save(central: &Central, saved: &mut HashMap<NodeId, u64>) {
         }
         saved.extend(chunk.iter().cloned());
     }
+    // What is gone needs no second look.
+    saved.retain(|node, _| times.contains_key(node));
 }

@@ -18,6 +18,7 @@ use super::pressure::Pace;
 use super::session::STORE_PAUSE;
 use crate::app::Central;
 use crate::clock;
+use crate::live::{Said, print_of_observed};
 use crate::store::HeartbeatBatch;
 
 /// A new period is told when it differs by more than one part in so many.
@@ -88,11 +89,10 @@ impl Heartbeats {
         let reset_revisions = full && self.is_new_process;
         let status = heartbeat.node.and_then(read_status);
         let listed = full.then(|| self.list(heartbeat.part, &heartbeat.sandboxes)).filter(|_| !heartbeat.has_more);
-        let said: Vec<(SandboxId, Observed)> = heartbeat.sandboxes.into_iter().filter_map(read_observed).collect();
         let live = &self.central.live;
-        let news = |(id, observed): &&(SandboxId, Observed)| reset_revisions || live.is_news(id, observed);
-        let stored =
-            |(id, observed): &(SandboxId, Observed)| (id.clone(), Observed { usage: None, ..observed.clone() });
+        let (said, observed) = self.sift(heartbeat.sandboxes, reset_revisions);
+        let gone: Vec<SandboxId> =
+            observed.iter().filter(|(_, o)| o.phase == Phase::Gone).map(|(id, _)| id.clone()).collect();
         let batch = HeartbeatBatch {
             node_id: self.node.clone(),
             instance_id: self.instance_id.clone(),
@@ -100,9 +100,13 @@ impl Heartbeats {
             listed: listed.clone(),
             acked_generation,
             status: status.clone().filter(|s| reset_revisions || live.is_news_status(&self.node, s)),
-            observed: said.iter().filter(news).map(stored).collect(),
+            observed,
             now_unix_ms,
         };
+        // What is news to the store is news to placement.
+        if let Some(status) = &batch.status {
+            self.central.rooms.learn(&self.node, status);
+        }
         let is_idle = !full && batch.status.is_none() && batch.observed.is_empty();
         if !is_idle && let Err(error) = self.central.store.system().apply_heartbeat(batch).await {
             tracing::error!(error = crate::log::chain(&error), "heartbeat could not be stored");
@@ -111,8 +115,39 @@ impl Heartbeats {
             return false;
         }
         self.is_new_process &= listed.is_none();
-        self.remember(status.as_ref(), &said, listed.as_ref(), now_unix_ms);
+        self.remember(status.as_ref(), said, listed.as_ref(), now_unix_ms);
+        gone.iter().for_each(|id| live.forget(&self.node, id));
         true
+    }
+
+    /// Everything that was said, and of it what is to be stored. Most of it is
+    /// usage alone, and never read further.
+    fn sift(
+        &self,
+        sandboxes: Vec<types::SandboxObserved>,
+        all_is_news: bool,
+    ) -> (Vec<Said>, Vec<(SandboxId, Observed)>) {
+        let (mut said, mut wire) = (Vec::with_capacity(sandboxes.len()), Vec::with_capacity(sandboxes.len()));
+        for mut observed in sandboxes {
+            let Ok(id) = parse("sandboxes.sandbox_id", &observed.sandbox_id).inspect_err(report) else { continue };
+            let print = print_of_observed(&mut observed);
+            said.push(Said { id, print, usage: observed.usage.take().map(Into::into) });
+            wire.push(observed);
+        }
+        let news = if all_is_news { vec![true; said.len()] } else { self.central.live.news(&self.node, &said) };
+        let mut unreadable = HashSet::new();
+        let mut stored = Vec::new();
+        for ((said, observed), _) in said.iter().zip(wire).zip(news).filter(|(_, is_news)| *is_news) {
+            match observed.try_into() {
+                Ok(observed) => stored.push((said.id.clone(), observed)),
+                Err(error) => {
+                    report(&error);
+                    unreadable.insert(said.id.clone());
+                }
+            }
+        }
+        said.retain(|said| !unreadable.contains(&said.id));
+        (said, stored)
     }
 
     /// Everything that a full heartbeat has listed, up to this part of it.
@@ -129,7 +164,7 @@ impl Heartbeats {
     fn remember(
         &self,
         status: Option<&NodeStatus>,
-        said: &[(SandboxId, Observed)],
+        said: Vec<Said>,
         listed: Option<&HashSet<SandboxId>>,
         now_unix_ms: u64,
     ) {
@@ -137,13 +172,7 @@ impl Heartbeats {
         if let Some(status) = status {
             live.stored_status(&self.node, status);
         }
-        for (id, observed) in said {
-            if observed.phase == Phase::Gone {
-                live.forget(id);
-            } else {
-                live.stored(&self.node, id, observed, now_unix_ms);
-            }
-        }
+        live.stored(&self.node, said, now_unix_ms);
         if let Some(listed) = listed {
             live.keep_listed(&self.node, listed);
         }
@@ -167,9 +196,4 @@ fn report(error: &InvalidMessage) {
 
 fn read_status(status: types::NodeStatus) -> Option<NodeStatus> {
     status.try_into().inspect_err(report).ok()
-}
-
-fn read_observed(observed: types::SandboxObserved) -> Option<(SandboxId, Observed)> {
-    let id = parse("sandboxes.sandbox_id", &observed.sandbox_id).inspect_err(report).ok()?;
-    Some((id, observed.try_into().inspect_err(report).ok()?))
 }

@@ -167,6 +167,7 @@ impl Bench {
 
     pub(super) fn new_sandbox(&self, name: Option<&str>) -> NewSandbox {
         NewSandbox {
+            hint: None,
             id: SandboxId::random(),
             name: name.map(|name| name.parse().unwrap()),
             spec: resolve(&template(), &profile(), &Default::default()),

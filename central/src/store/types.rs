@@ -33,6 +33,8 @@ impl std::fmt::Display for SandboxKey {
 /// A sandbox that is to be placed and inserted.
 #[derive(Debug, Clone)]
 pub struct NewSandbox {
+    /// Node to try first, without a look at the others.
+    pub hint: Option<NodeId>,
     /// Its id.
     pub id: SandboxId,
     /// Its name, if it is to have one.

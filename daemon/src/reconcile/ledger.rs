@@ -8,8 +8,8 @@ mod record;
 mod sled_store;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use roost_proto::id::SandboxId;
 use tokio::sync::{mpsc, oneshot};
@@ -121,8 +121,25 @@ pub struct LedgerFigures {
 /// Handle on the ledger; cheap to clone. The thread ends with the last handle.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    requests: mpsc::Sender<Request>,
+    writer: Writer,
     figures: Arc<LedgerFigures>,
+}
+
+#[derive(Clone)]
+enum Writer {
+    /// A thread that may wait for a disk.
+    Thread(mpsc::Sender<Request>),
+    /// A store that never blocks: the caller writes.
+    Caller(Arc<Mutex<dyn Store>>),
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Thread(_) => "Thread",
+            Self::Caller(_) => "Caller",
+        })
+    }
 }
 
 impl Ledger {
@@ -151,7 +168,18 @@ impl Ledger {
             path: PathBuf::new(),
             source: Arc::new(e),
         })?;
-        Ok((Self { requests, figures }, contents))
+        Ok((Self { writer: Writer::Thread(requests), figures }, contents))
+    }
+
+    /// A ledger over a store that never blocks, without a thread of its own:
+    /// a simulator holds thousands. Reads what the store holds.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn unthreaded(mut store: impl Store) -> Result<(Self, Contents), LedgerError> {
+        let contents = store.load()?;
+        let writer = Writer::Caller(Arc::new(Mutex::new(store)));
+        Ok((Self { writer, figures: Arc::default() }, contents))
     }
 
     /// Writes all changes or none; durable when it returns.
@@ -159,8 +187,17 @@ impl Ledger {
     /// # Errors
     /// When the store fails or a record is too large.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<(), LedgerError> {
+        let requests = match &self.writer {
+            Writer::Thread(requests) => requests,
+            Writer::Caller(store) => {
+                // A commit is all or nothing, so a panic leaves the store whole.
+                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                self.figures.commits.fetch_add(1, Ordering::Relaxed);
+                return store.commit(&changes);
+            }
+        };
         let (done, answer) = oneshot::channel();
-        self.requests.send(Request { changes, done }).await.map_err(|_| LedgerError::Closed)?;
+        requests.send(Request { changes, done }).await.map_err(|_| LedgerError::Closed)?;
         answer.await.map_err(|_| LedgerError::Closed)?
     }
 

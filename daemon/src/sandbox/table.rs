@@ -113,6 +113,11 @@ impl Table {
         range.filter_map(|(_, id)| inner.views.get(id).cloned()).collect()
     }
 
+    /// How many sandboxes are in such a state.
+    pub fn count(&self, is_such: impl Fn(&Observed) -> bool) -> usize {
+        self.lock().views.values().filter(|view| is_such(&view.observed)).count()
+    }
+
     /// Number of the newest change; wakes when it rises.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {

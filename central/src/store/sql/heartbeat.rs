@@ -15,6 +15,10 @@ pub(super) fn apply(tx: &dyn Transaction, batch: &HeartbeatBatch, changes: &mut 
     if batch.reset_revisions && batch.listed.is_some() {
         let sql = "UPDATE nodes SET instance_id = $1 WHERE id = $2";
         tx.execute(sql, values![&batch.instance_id, batch.node_id.as_str()])?;
+        // Also of what the new process does not list: it may have lost it, and
+        // counts from the begin when it is told of it again.
+        let sql = "UPDATE sandboxes SET observed_revision = 0 WHERE node_id = $1";
+        tx.execute(sql, values![batch.node_id.as_str()])?;
     }
     if let Some(status) = &batch.status {
         node::set_status(tx, &batch.node_id, status)?;

@@ -7,7 +7,7 @@ use roost_proto::model::{ImageInfo, ImageRef, NodeCapacity, NodeCertificate, Nod
 
 use super::row::{all, count, count32, document, exists, first, first_count, int, maybe_count, parsed, text, to_json};
 use super::{Row, Transaction, values};
-use crate::place::Room;
+use crate::place::{self, Room};
 use crate::store::{DeleteNodeError, EnrolError, Enrolment, ImageOnNodes, LinkNode, NodeRecord, StoreError};
 
 const TABLE: &str = "nodes";
@@ -223,8 +223,7 @@ pub(super) fn raise_generation(tx: &dyn Transaction, id: &NodeId, held: u64) -> 
 
 /// Keeps what a node said of itself; its images replace the earlier ones.
 pub(super) fn set_status(tx: &dyn Transaction, id: &NodeId, status: &NodeStatus) -> Result<(), StoreError> {
-    let failing = status.conditions.iter().filter(|c| !c.is_true).map(|c| format!("{}: {}", c.kind, c.message));
-    let failing = failing.collect::<Vec<_>>().join("; ");
+    let failing = place::failing(status);
     // Images have a table of their own, load is too restless for a disk.
     let kept = NodeStatus { images: Vec::new(), load: Default::default(), ..status.clone() };
     let sql = "UPDATE nodes SET status = $1, failing = $2, cpu_allocatable_millis = $3, \

@@ -1,7 +1,7 @@
 //! Sandboxes: what is wanted of them, and how that reaches their nodes.
 
 use roost_proto::id::{NodeId, SandboxId, TenantId};
-use roost_proto::model::{Observed, Phase, RunState, Sandbox, SandboxSpec};
+use roost_proto::model::{Observed, Phase, RunState, Sandbox};
 
 use super::row::{
     all, count, document, first, first_count, from_json, int, maybe_count, maybe_parsed, parsed, text, to_json,
@@ -126,7 +126,7 @@ pub(super) fn create(
     {
         return Err(CreateSandboxError::NameTaken(name.clone()));
     }
-    let (node_id, node_generation) = reserve(tx, tenant, &new.spec, place)?;
+    let (node_id, node_generation) = reserve(tx, tenant, new, place)?;
     let sandbox = Sandbox {
         id: new.id.clone(),
         name: new.name.clone(),
@@ -151,14 +151,20 @@ pub(super) fn create(
     Ok(Created { sandbox, replayed: false })
 }
 
-/// Chooses a node and takes room on it; where another took the last room
-/// between the two, anew.
+/// Takes room on the node of the hint or else chooses one; where another took
+/// the last room between the two, anew.
 fn reserve(
     tx: &dyn Transaction,
     tenant: &TenantId,
-    spec: &SandboxSpec,
+    new: &NewSandbox,
     place: &PlaceFn,
 ) -> Result<(NodeId, u64), CreateSandboxError> {
+    let spec = &new.spec;
+    if let Some(hint) = &new.hint
+        && let Some(generation) = node::reserve(tx, hint, &spec.resources)?
+    {
+        return Ok((hint.clone(), generation));
+    }
     let mut lost = Vec::new();
     for _ in 0..PLACE_ROUNDS {
         let rooms = node::rooms(tx, tenant, &spec.image)?;

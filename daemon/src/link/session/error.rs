@@ -31,6 +31,8 @@ pub(in crate::link) enum SessionError {
     Trust(#[from] TrustError),
     #[error("central acknowledges no heartbeat any more")]
     Silent,
+    #[error("the connection was broken on request")]
+    Cut,
     #[error(transparent)]
     Ack(#[from] UnknownAck),
 }
