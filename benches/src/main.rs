@@ -9,8 +9,10 @@ mod adopt;
 mod cgroup;
 mod cold_start;
 mod daemon_idle;
+mod fleet;
 mod memory;
 mod node;
+mod placement;
 mod proc;
 mod progress;
 mod report;
@@ -31,8 +33,8 @@ struct Arguments {
     /// Benches to run; none means all.
     #[arg(value_enum, value_name = "NAME", hide_possible_values = true)]
     names: Vec<Name>,
-    /// Starts, sandboxes or pictures, instead of the bench's own number.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Starts, sandboxes, pictures or nodes, instead of the bench's own number.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     n: Option<u32>,
     /// Prints the names.
     #[arg(long)]
@@ -48,11 +50,21 @@ enum Name {
     DaemonIdle,
     Adopt,
     Screenshot,
+    Fleet,
+    Placement,
 }
 
 impl Name {
-    const ALL: [Self; 6] =
-        [Self::ColdStart, Self::StartRate, Self::Memory, Self::DaemonIdle, Self::Adopt, Self::Screenshot];
+    const ALL: [Self; 8] = [
+        Self::ColdStart,
+        Self::StartRate,
+        Self::Memory,
+        Self::DaemonIdle,
+        Self::Adopt,
+        Self::Screenshot,
+        Self::Fleet,
+        Self::Placement,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -62,6 +74,8 @@ impl Name {
             Self::DaemonIdle => "daemon-idle",
             Self::Adopt => "adopt",
             Self::Screenshot => "screenshot",
+            Self::Fleet => "fleet",
+            Self::Placement => "placement",
         }
     }
 
@@ -75,6 +89,8 @@ impl Name {
             Self::DaemonIdle => daemon_idle::run(&report, n).await,
             Self::Adopt => adopt::run(&report, n).await,
             Self::Screenshot => screenshot::run(&report, n).await,
+            Self::Fleet => fleet::run(&report, n).await,
+            Self::Placement => placement::run(&report, n).await,
         }
     }
 }

@@ -50,6 +50,18 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// So many parts are done by now.
+    pub(crate) fn reach(&self, done: u64) {
+        let before = self.bar.position();
+        self.bar.set_position(done.max(before));
+        let total = self.bar.length().unwrap_or_default();
+        if self.is_plain && done * PLAIN_LINES / total.max(1) > before * PLAIN_LINES / total.max(1) {
+            eprintln!("{}: {done}/{total}", self.label);
+        }
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();

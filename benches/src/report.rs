@@ -82,6 +82,11 @@ impl Samples {
         self.0.push(sample);
     }
 
+    /// Looks at each.
+    pub(crate) fn each(&self, look: impl FnMut(Duration)) {
+        self.0.iter().copied().for_each(look);
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
