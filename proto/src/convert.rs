@@ -5,6 +5,7 @@
 
 mod image;
 mod node;
+mod pressure;
 mod restart;
 mod sandbox;
 mod support;
@@ -12,6 +13,7 @@ mod support;
 use crate::model::FieldError;
 
 pub use image::pull_policy_or;
+pub use sandbox::resources;
 
 /// A message from outside that does not say what it must.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,7 @@
 
 mod image;
 mod node;
+mod pressure;
 mod problem;
 mod pull;
 mod resources;
@@ -16,13 +17,16 @@ mod template;
 
 pub use image::{ImageInfo, ImageRef, ParseImageRefError};
 pub use node::{
-    Ability, Node, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus,
+    Ability, Node, NodeCap, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus,
 };
+pub use pressure::{Pressure, Stall};
 pub use problem::{FieldError, Problem};
 pub use pull::{LayerProgress, LayerState, PullPolicy, PullStep};
-pub use resources::{MAX_SHM_BYTES, MIN_SHM_BYTES, Resources};
+pub use resources::{MAX_SHM_BYTES, MIN_SHM_BYTES, Resources, ResourcesChange};
 pub use restart::{LastEnd, OomVictim, OutOfMemory, Part, Restart, RestartPolicy};
-pub use sandbox::{CreateSandbox, DisplayState, Observed, Page, Phase, RunState, Sandbox, Stage, StageTiming, Usage};
+pub use sandbox::{
+    CreateSandbox, DisplayState, Observed, Page, Phase, RunState, Sandbox, Stage, StageTiming, UpdateSandbox, Usage,
+};
 pub use spec::{DisplayKind, DisplaySpec, Isolation, Readiness, SandboxSpec, WindowManager};
 pub use support::{Check, HostReport, LeftOut, StartRecord, SupportPart, Verdict};
 pub use template::{Profile, Template, resolve};

@@ -1,7 +1,7 @@
 //! Nodes: facts, capacity, images, conditions.
 
 use super::{InvalidMessage, require};
-use crate::model::{Ability, NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodeStatus};
+use crate::model::{Ability, NodeCap, NodeCapacity, NodeCondition, NodeFacts, NodeLoad, NodeStatus};
 use crate::types as wire;
 
 impl From<NodeFacts> for wire::NodeFacts {
@@ -48,28 +48,71 @@ impl From<wire::Ability> for Ability {
     }
 }
 
+impl From<NodeCondition> for wire::Condition {
+    fn from(c: NodeCondition) -> Self {
+        Self { r#type: c.kind, is_true: c.is_true, reason: c.reason, message: c.message }
+    }
+}
+
+impl From<wire::Condition> for NodeCondition {
+    fn from(c: wire::Condition) -> Self {
+        Self { kind: c.r#type, is_true: c.is_true, reason: c.reason, message: c.message }
+    }
+}
+
+impl From<NodeCap> for wire::NodeCap {
+    fn from(c: NodeCap) -> Self {
+        Self { cpu_millis: c.cpu_millis, memory_bytes: c.memory_bytes, pids: c.pids }
+    }
+}
+
+impl From<wire::NodeCap> for NodeCap {
+    fn from(c: wire::NodeCap) -> Self {
+        Self { cpu_millis: c.cpu_millis, memory_bytes: c.memory_bytes, pids: c.pids }
+    }
+}
+
+impl From<NodeLoad> for wire::NodeUsage {
+    fn from(l: NodeLoad) -> Self {
+        Self {
+            memory_used_bytes: l.memory_used_bytes,
+            memory_available_bytes: l.memory_available_bytes,
+            load1_milli: l.load1_milli,
+            disk_free_bytes: l.disk_free_bytes,
+            clock_offset_ms: l.clock_offset_ms,
+            pressure: l.pressure.map(Into::into),
+            disk_inodes_free: l.disk_inodes_free,
+        }
+    }
+}
+
+impl From<wire::NodeUsage> for NodeLoad {
+    fn from(u: wire::NodeUsage) -> Self {
+        Self {
+            memory_used_bytes: u.memory_used_bytes,
+            memory_available_bytes: u.memory_available_bytes,
+            load1_milli: u.load1_milli,
+            disk_free_bytes: u.disk_free_bytes,
+            clock_offset_ms: u.clock_offset_ms,
+            pressure: u.pressure.map(Into::into),
+            disk_inodes_free: u.disk_inodes_free,
+        }
+    }
+}
+
 impl From<NodeStatus> for wire::NodeStatus {
     fn from(s: NodeStatus) -> Self {
-        let condition = |c: NodeCondition| wire::Condition {
-            r#type: c.kind,
-            is_true: c.is_true,
-            reason: c.reason,
-            message: c.message,
-        };
+        let (pressures, conditions): (Vec<_>, Vec<_>) = s.conditions.into_iter().partition(NodeCondition::is_pressure);
         Self {
             facts: Some(s.facts.into()),
             cpu_allocatable_millis: s.capacity.cpu_allocatable_millis,
             memory_allocatable_bytes: s.capacity.memory_allocatable_bytes,
             sandboxes_max: s.capacity.sandboxes_max,
             images: s.images.into_iter().map(Into::into).collect(),
-            conditions: s.conditions.into_iter().map(condition).collect(),
-            usage: Some(wire::NodeUsage {
-                memory_used_bytes: s.load.memory_used_bytes,
-                memory_available_bytes: s.load.memory_available_bytes,
-                load1_milli: s.load.load1_milli,
-                disk_free_bytes: s.load.disk_free_bytes,
-                clock_offset_ms: s.load.clock_offset_ms,
-            }),
+            conditions: conditions.into_iter().map(Into::into).collect(),
+            usage: Some(s.load.into()),
+            pressures: pressures.into_iter().map(Into::into).collect(),
+            cap: s.cap.map(Into::into),
             abilities: s.abilities.into_iter().map(Into::into).collect(),
         }
     }
@@ -79,13 +122,6 @@ impl TryFrom<wire::NodeStatus> for NodeStatus {
     type Error = InvalidMessage;
 
     fn try_from(s: wire::NodeStatus) -> Result<Self, InvalidMessage> {
-        let condition = |c: wire::Condition| NodeCondition {
-            kind: c.r#type,
-            is_true: c.is_true,
-            reason: c.reason,
-            message: c.message,
-        };
-        let load = require("usage", s.usage)?;
         Ok(Self {
             facts: require("facts", s.facts)?.into(),
             capacity: NodeCapacity {
@@ -94,14 +130,9 @@ impl TryFrom<wire::NodeStatus> for NodeStatus {
                 sandboxes_max: s.sandboxes_max,
             },
             images: s.images.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            conditions: s.conditions.into_iter().map(condition).collect(),
-            load: NodeLoad {
-                memory_used_bytes: load.memory_used_bytes,
-                memory_available_bytes: load.memory_available_bytes,
-                load1_milli: load.load1_milli,
-                disk_free_bytes: load.disk_free_bytes,
-                clock_offset_ms: load.clock_offset_ms,
-            },
+            conditions: s.conditions.into_iter().chain(s.pressures).map(Into::into).collect(),
+            load: require("usage", s.usage)?.into(),
+            cap: s.cap.map(Into::into),
             abilities: s.abilities.into_iter().map(Into::into).collect(),
         })
     }
@@ -110,10 +141,23 @@ impl TryFrom<wire::NodeStatus> for NodeStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ImageInfo;
+    use crate::model::{ImageInfo, Pressure, Stall};
+
+    fn condition(kind: &str) -> NodeCondition {
+        NodeCondition { kind: kind.into(), is_true: true, reason: "ok".into(), message: String::new() }
+    }
+
+    #[test]
+    fn a_pressure_never_stands_where_an_older_central_reads_true_as_good() {
+        let status = NodeStatus { conditions: vec![condition("DiskPressure")], ..NodeStatus::default() };
+        let message = wire::NodeStatus::from(status);
+        assert!(message.conditions.is_empty());
+        assert_eq!(message.pressures[0].r#type, "DiskPressure");
+    }
 
     #[test]
     fn a_status_survives_the_wire() {
+        let stall = Stall { some_avg10_ppm: 7, full_avg10_ppm: Some(0) };
         let status = NodeStatus {
             facts: NodeFacts { hostname: "n1".into(), cpus: 2, ..NodeFacts::default() },
             capacity: NodeCapacity { cpu_allocatable_millis: 2000, memory_allocatable_bytes: 1, sandboxes_max: 9 },
@@ -125,18 +169,15 @@ mod tests {
                 platform: "linux/amd64".into(),
                 ..ImageInfo::new("roost/desktop".parse().unwrap(), "sha256:0".into(), 5, 6)
             }],
-            conditions: vec![NodeCondition {
-                kind: "ContainerdReady".into(),
-                is_true: true,
-                reason: "ok".into(),
-                message: String::new(),
-            }],
+            conditions: vec![condition("ContainerdReady"), condition("DiskPressure")],
             load: NodeLoad {
                 memory_used_bytes: 1,
                 memory_available_bytes: 2,
                 load1_milli: 3,
                 disk_free_bytes: 4,
                 clock_offset_ms: Some(-5),
+                disk_inodes_free: Some(5),
+                pressure: Some(Pressure { io: Some(stall), ..Pressure::default() }),
             },
             abilities: vec![Ability {
                 name: "runtime/crun".into(),
@@ -144,6 +185,7 @@ mod tests {
                 reason: "needs cgroup v2".into(),
                 detail: "1.8".into(),
             }],
+            cap: Some(NodeCap { cpu_millis: 1, memory_bytes: 2, pids: 3 }),
         };
         assert_eq!(NodeStatus::try_from(wire::NodeStatus::from(status.clone())), Ok(status));
     }

@@ -4,7 +4,7 @@ use super::image::pull_policy_or;
 use super::{InvalidMessage, WireEnum, optional, parse, require, wire_enum};
 use crate::model::{
     DisplayKind, DisplaySpec, DisplayState, Isolation, Observed, OutOfMemory, Phase, PullPolicy, Readiness, Resources,
-    RunState, SandboxSpec, Stage, StageTiming, Usage, Validate, WindowManager,
+    ResourcesChange, RunState, SandboxSpec, Stage, StageTiming, Usage, Validate, WindowManager,
 };
 use crate::types as wire;
 
@@ -143,15 +143,64 @@ impl From<wire::Resources> for Resources {
     }
 }
 
+impl From<ResourcesChange> for wire::ResourcesChange {
+    fn from(c: ResourcesChange) -> Self {
+        Self {
+            cpu_request_millis: c.cpu_request_millis,
+            cpu_limit_millis: c.cpu_limit_millis,
+            memory_request_bytes: c.memory_request_bytes,
+            memory_limit_bytes: c.memory_limit_bytes,
+            pids_limit: c.pids_limit,
+            shm_bytes: c.shm_bytes,
+        }
+    }
+}
+
+impl From<wire::ResourcesChange> for ResourcesChange {
+    fn from(c: wire::ResourcesChange) -> Self {
+        Self {
+            cpu_request_millis: c.cpu_request_millis,
+            cpu_limit_millis: c.cpu_limit_millis,
+            memory_request_bytes: c.memory_request_bytes,
+            memory_limit_bytes: c.memory_limit_bytes,
+            pids_limit: c.pids_limit,
+            shm_bytes: c.shm_bytes,
+        }
+    }
+}
+
+/// Resources that stand alone on the wire, checked.
+///
+/// # Errors
+/// Every rule that they break, under `resources.`.
+pub fn resources(message: wire::Resources) -> Result<Resources, InvalidMessage> {
+    let resources = Resources::from(message);
+    let mut errors = Vec::new();
+    resources.check("resources.", &mut errors);
+    if errors.is_empty() { Ok(resources) } else { Err(InvalidMessage(errors)) }
+}
+
 impl From<Usage> for wire::Usage {
     fn from(u: Usage) -> Self {
-        Self { memory_bytes: u.memory_bytes, cpu_us: u.cpu_us, shm_bytes: u.shm_bytes, pids: u.pids }
+        Self {
+            memory_bytes: u.memory_bytes,
+            cpu_us: u.cpu_us,
+            shm_bytes: u.shm_bytes,
+            pids: u.pids,
+            pressure: u.pressure.map(Into::into),
+        }
     }
 }
 
 impl From<wire::Usage> for Usage {
     fn from(u: wire::Usage) -> Self {
-        Self { memory_bytes: u.memory_bytes, cpu_us: u.cpu_us, shm_bytes: u.shm_bytes, pids: u.pids }
+        Self {
+            memory_bytes: u.memory_bytes,
+            cpu_us: u.cpu_us,
+            shm_bytes: u.shm_bytes,
+            pids: u.pids,
+            pressure: u.pressure.map(Into::into),
+        }
     }
 }
 
@@ -192,6 +241,7 @@ impl wire::SandboxObserved {
             next_restart_at_unix_ms: o.next_restart_at_unix_ms.unwrap_or_default(),
             last_end: o.last_end.map(Into::into),
             out_of_memory: (o.out_of_memory != OutOfMemory::default()).then(|| o.out_of_memory.into()),
+            limits: o.limits.map(Into::into),
         }
     }
 }
@@ -217,6 +267,7 @@ impl TryFrom<wire::SandboxObserved> for Observed {
             next_restart_at_unix_ms: (o.next_restart_at_unix_ms != 0).then_some(o.next_restart_at_unix_ms),
             last_end: o.last_end.map(TryInto::try_into).transpose()?,
             out_of_memory: o.out_of_memory.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            limits: o.limits.map(Into::into),
         })
     }
 }
@@ -270,7 +321,7 @@ mod tests {
             stages: vec![StageTiming { stage: Stage::Ledger, begin_us: 0, duration_us: 900 }],
             display: Some(DisplayState { number: 0 }),
             exit_code: Some(0),
-            usage: Some(Usage { memory_bytes: 1, cpu_us: 2, shm_bytes: 3, pids: 4 }),
+            usage: Some(Usage { memory_bytes: 1, cpu_us: 2, shm_bytes: 3, pids: 4, pressure: None }),
             restarts: 5,
             next_restart_at_unix_ms: Some(6),
             last_end: Some(LastEnd {
@@ -283,6 +334,7 @@ mod tests {
                 kills: 8,
                 last: Some(OomVictim { process: "hog".into(), pid: 9, part: Part::Application, at_unix_ms: 10 }),
             },
+            limits: Some(Resources::default()),
             ..Observed::pending()
         };
         let message = wire::SandboxObserved::new(&SandboxId::random(), observed.clone());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ImageInfo;
+use super::{ImageInfo, Pressure};
 use crate::id::NodeId;
 
 /// Whether central hears a node.
@@ -85,6 +85,25 @@ pub struct NodeLoad {
     /// while it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_offset_ms: Option<i64>,
+    /// Free inodes there; absent where the file system counts none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_inodes_free: Option<u64>,
+    /// Time lost by waiting; absent where the kernel does not measure it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<Pressure>,
+}
+
+/// What the kernel lets all sandboxes of a node use together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NodeCap {
+    /// CPU, in thousandths of a core.
+    pub cpu_millis: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
 }
 
 /// A named fact with its reason, as in Kubernetes.
@@ -120,6 +139,20 @@ pub struct Ability {
     pub detail: String,
 }
 
+impl NodeCondition {
+    /// Whether it is one that is bad when it holds, e.g. `DiskPressure`.
+    #[must_use]
+    pub fn is_pressure(&self) -> bool {
+        self.kind.ends_with("Pressure")
+    }
+
+    /// Whether it lets sandboxes be placed on the node.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.is_true != self.is_pressure()
+    }
+}
+
 /// What a node said of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -131,13 +164,17 @@ pub struct NodeStatus {
     pub capacity: NodeCapacity,
     /// Images it holds.
     pub images: Vec<ImageInfo>,
-    /// Named facts; a sandbox is placed only where all are true.
+    /// Named facts; a sandbox is placed only where all are healthy.
     pub conditions: Vec<NodeCondition>,
     /// Load of the whole node.
     pub load: NodeLoad,
     /// What it can and cannot do; empty from daemons before 0.2.
     #[serde(default)]
     pub abilities: Vec<Ability>,
+    /// What all of its sandboxes can use together; absent where nothing caps
+    /// them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cap: Option<NodeCap>,
 }
 
 /// A node as central shows it.

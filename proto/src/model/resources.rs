@@ -53,6 +53,54 @@ impl Default for Resources {
     }
 }
 
+/// New values for some requests and limits; absent ones stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ResourcesChange {
+    /// CPU that placement counts, in thousandths of a core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_request_millis: Option<u32>,
+    /// CPU that the kernel enforces, in thousandths of a core; 0 = no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_limit_millis: Option<u32>,
+    /// Memory that placement counts, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_request_bytes: Option<u64>,
+    /// Memory that the kernel enforces, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+    /// Processes and threads that the kernel allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_limit: Option<u32>,
+    /// Size of `/dev/shm`, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_bytes: Option<u64>,
+}
+
+impl ResourcesChange {
+    /// What `held` becomes.
+    ///
+    /// # Errors
+    /// A change of nothing, and every rule that the result breaks.
+    pub fn apply(&self, held: &Resources) -> Result<Resources, Vec<FieldError>> {
+        if *self == Self::default() {
+            return Err(vec![FieldError::new("resources", "must change at least one request or limit")]);
+        }
+        let changed = Resources {
+            cpu_request_millis: self.cpu_request_millis.unwrap_or(held.cpu_request_millis),
+            cpu_limit_millis: self.cpu_limit_millis.unwrap_or(held.cpu_limit_millis),
+            memory_request_bytes: self.memory_request_bytes.unwrap_or(held.memory_request_bytes),
+            memory_limit_bytes: self.memory_limit_bytes.unwrap_or(held.memory_limit_bytes),
+            pids_limit: self.pids_limit.unwrap_or(held.pids_limit),
+            shm_bytes: self.shm_bytes.unwrap_or(held.shm_bytes),
+        };
+        let mut errors = Vec::new();
+        changed.check("resources.", &mut errors);
+        if errors.is_empty() { Ok(changed) } else { Err(errors) }
+    }
+}
+
 impl Validate for Resources {
     fn check(&self, path: &str, errors: &mut Vec<FieldError>) {
         let mut require = |ok: bool, field: &str, problem: String| {
@@ -118,6 +166,16 @@ mod tests {
         assert_eq!(fields(&with(2 << 30)), Vec::<String>::new());
         assert_eq!(fields(&with(MIN_SHM_BYTES - 1)), ["shm_bytes"]);
         assert_eq!(fields(&with((2 << 30) + 1)), ["shm_bytes"]);
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_does_not_name_and_must_keep_the_rules() {
+        let held = Resources::default();
+        let change = ResourcesChange { pids_limit: Some(300), ..ResourcesChange::default() };
+        assert_eq!(change.apply(&held), Ok(Resources { pids_limit: 300, ..held.clone() }));
+        let small = ResourcesChange { memory_limit_bytes: Some(1 << 30), ..ResourcesChange::default() };
+        assert_eq!(small.apply(&held).unwrap_err()[0].field, "resources.shm_bytes");
+        assert_eq!(ResourcesChange::default().apply(&held).unwrap_err()[0].field, "resources");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::spec::check_env;
-use super::{FieldError, LastEnd, OutOfMemory, SandboxSpec, Validate};
+use super::{FieldError, LastEnd, OutOfMemory, Pressure, Resources, ResourcesChange, SandboxSpec, Validate};
 use crate::id::{NodeId, ProfileName, SandboxId, SandboxName, TemplateName, TenantId};
 
 /// What is wanted of a sandbox.
@@ -164,6 +164,10 @@ pub struct Usage {
     pub shm_bytes: u64,
     /// Processes and threads.
     pub pids: u32,
+    /// Time lost by waiting; absent where the kernel does not measure it per
+    /// cgroup (cgroup v1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<Pressure>,
 }
 
 /// The display as the node runs it.
@@ -226,6 +230,9 @@ pub struct Observed {
     /// Processes that the kernel killed for want of memory.
     #[serde(default)]
     pub out_of_memory: OutOfMemory,
+    /// What the kernel enforces now; absent while nothing runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Resources>,
 }
 
 impl Observed {
@@ -249,6 +256,7 @@ impl Observed {
             next_restart_at_unix_ms: None,
             last_end: None,
             out_of_memory: OutOfMemory::default(),
+            limits: None,
         }
     }
 }
@@ -275,6 +283,10 @@ pub struct Sandbox {
     pub restart_count: u64,
     /// What it is to be.
     pub spec: SandboxSpec,
+    /// Requests and limits in place of those of the spec, when they were
+    /// changed since; absent = those of the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
     /// What the node saw, as of `observed_at_unix_ms`.
     pub observed: Observed,
     /// Unix time of its creation, in milliseconds.
@@ -282,6 +294,23 @@ pub struct Sandbox {
     /// Unix time of the node's last word on it, in milliseconds.
     #[serde(default)]
     pub observed_at_unix_ms: Option<u64>,
+}
+
+impl Sandbox {
+    /// The requests and limits that count.
+    #[must_use]
+    pub fn resources(&self) -> &Resources {
+        self.resources.as_ref().unwrap_or(&self.spec.resources)
+    }
+}
+
+/// The body of `PATCH /api/v1/sandboxes/{sandbox}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct UpdateSandbox {
+    /// New requests and limits.
+    pub resources: ResourcesChange,
 }
 
 /// The body of `POST /api/v1/sandboxes`.
