@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use roost_proto::model::{NodeCapacity, NodeStatus};
+use roost_proto::model::{NodeCap, NodeCapacity, NodeCondition, NodeStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ use crate::link::{self, JoinString, LinkConfig, LinkHandle, LinkParts, StartLink
 use crate::logging::LogControl;
 use crate::metrics::Metrics;
 use crate::node::debug::Inside;
+use crate::node::pressure::PressureGuard;
 use crate::node::{
     exec::Execs, images::NodeImages, logs, samples::Samples, screenshots::Frames, status, support::Support, usage,
 };
@@ -104,7 +105,9 @@ impl App {
         tracing::info!(address = %admin.address(), "metrics and probes are served");
         tasks.spawn("admin", admin.serve(shutdown.clone()));
 
-        let (node, services, manager) = build_node(&config, layout, &tasks, &metrics, &shutdown).await?;
+        let (pressures_tx, pressures) = watch::channel(Vec::new());
+        let basis = Basis { tasks: tasks.clone(), metrics: metrics.clone(), pressures: pressures.clone() };
+        let (node, services, manager) = build_node(&config, layout, &basis, &shutdown).await?;
         adopted.hold();
         let capacity = capacity(&config)?;
         // The survey has just heard of it.
@@ -123,18 +126,15 @@ impl App {
             containerd: containerd_up_rx,
             images_changed: images_changed_rx,
             link: link_state.clone(),
+            pressures,
             status: status_tx,
             ready: conditions,
         };
+        guard_pressure(&config, &node, &manager, pressures_tx).await;
         reporter.report().await;
         tasks.spawn("node-status", reporter.run());
         tasks.spawn("containerd-events", events::follow(node.client.clone(), manager.clone(), containerd_up));
-        tasks.spawn("kernel-log", kills::follow(manager.clone()));
-        tasks.spawn("usage", usage::sample(node.clone(), manager.clone()));
-        tasks.spawn("log-rotation", logs::rotate(node.layout.logs(), config.sandboxes.log_max_bytes));
-        tasks.spawn("screenshot-buffers", release_buffers(node.screenshots.clone()));
-        tasks.spawn("image-arrivals", images.clone().follow_pulls());
-        tasks.spawn("image-collection", images.clone().collect(config.images.gc));
+        tend(&config, &node, &manager, &images);
 
         let inside = Inside {
             node: node.clone(),
@@ -160,14 +160,15 @@ impl App {
             None => None,
             Some(central) => {
                 let link_config = link_config(&config, central, &node.layout)?;
-                let parts = LinkParts { sandboxes: Arc::new(manager.clone()), status, api, tasks: tasks.clone() };
+                let (sandboxes, status) = (Arc::new(manager.clone()), status.clone());
+                let parts = LinkParts { sandboxes, status, api, tasks: tasks.clone() };
                 let link = link::start(link_config, parts, shutdown.clone())?;
                 tasks.spawn("link-state", copy_state(link.state(), link_state_tx));
                 Some(link)
             }
         };
         let link_state = link.as_ref().map(LinkHandle::state);
-        metrics.attach(Arc::new(Samples::new(services.ledger.clone(), manager, capacity, link_state)));
+        metrics.attach(Arc::new(Samples::new(services.ledger.clone(), manager, capacity, status, link_state)));
         tracing::info!(socket = %config.api.socket.display(), root = %config.root.display(), "roostd serves");
         Ok(Self { shutdown, api: api_handle, link, _lock: lock })
     }
@@ -219,17 +220,51 @@ fn check_propagation(config: &Config) -> Result<(), host::Error> {
     }
 }
 
+/// Starts what looks after the node by itself.
+fn tend(config: &Config, node: &Arc<Node>, manager: &Manager, images: &NodeImages) {
+    let tasks = &node.tasks;
+    tasks.spawn("kernel-log", kills::follow(manager.clone()));
+    tasks.spawn("usage", usage::sample(node.clone(), manager.clone()));
+    tasks.spawn("log-rotation", logs::rotate(node.layout.logs(), config.sandboxes.log_max_bytes));
+    tasks.spawn("screenshot-buffers", release_buffers(node.screenshots.clone()));
+    tasks.spawn("image-arrivals", images.clone().follow_pulls());
+    tasks.spawn("image-collection", images.clone().collect(config.images.gc));
+}
+
+/// Looks at what the node runs short of, once now and then for ever.
+async fn guard_pressure(
+    config: &Config,
+    node: &Arc<Node>,
+    manager: &Manager,
+    conditions: watch::Sender<Vec<NodeCondition>>,
+) {
+    let thresholds = (config.pressure, &config.reserved);
+    let snapshotter = &config.containerd.snapshotter;
+    let mut guard = PressureGuard::new(node.clone(), manager.clone(), snapshotter, thresholds, conditions);
+    guard.look().await;
+    node.tasks.spawn("pressure", guard.run());
+}
+
+/// What the parts of a node are built on.
+struct Basis {
+    tasks: Tasks,
+    metrics: Metrics,
+    pressures: watch::Receiver<Vec<NodeCondition>>,
+}
+
 /// Opens the ledger, waits for containerd, adopts and reaps.
 async fn build_node(
     config: &Config,
     layout: Layout,
-    tasks: &Tasks,
-    metrics: &Metrics,
+    basis: &Basis,
     shutdown: &CancellationToken,
 ) -> Result<(Arc<Node>, Arc<Services>, Manager), StartError> {
     let client = Client::connect(&config.containerd.socket, &config.containerd.namespace)?;
-    let cgroups = Cgroups::new(&config.sandboxes.cgroup_parent);
+    let Basis { tasks, metrics, pressures } = basis;
+    let mut cgroups = Cgroups::new(&config.sandboxes.cgroup_parent);
     cgroups.create_plain(SHIM_CGROUP)?;
+    let cap = cgroups.set_cap(cap(config)?)?;
+    tracing::info!(?cap, "all sandboxes together are capped");
     std::fs::create_dir_all(&config.runc_state).map_err(|e| host::Error::path("create", &config.runc_state, e))?;
     let (ledger, contents, is_lost) = startup::open_ledger(&layout)?;
     match host::quota::enforces_projects(layout.root()) {
@@ -253,7 +288,8 @@ async fn build_node(
         layout,
         cgroups,
     });
-    let services = Arc::new(Services { runtime: node.clone(), ledger, metrics: metrics.clone() });
+    let services =
+        Arc::new(Services { runtime: node.clone(), ledger, metrics: metrics.clone(), pressures: pressures.clone() });
     let limits = Limits { sandboxes_max: config.sandboxes.max, first_id: config.sandboxes.first_id };
     let manager = Manager::new(services.clone(), tasks.clone(), limits, shutdown.clone());
     let (mut existing, carried) = startup::survey(&node).await;
@@ -303,6 +339,28 @@ fn capacity(config: &Config) -> Result<NodeCapacity, facts::FactsError> {
         memory_allocatable_bytes: facts.memory_bytes.saturating_sub(config.reserved.memory_bytes),
         sandboxes_max: u32::try_from(config.sandboxes.max).unwrap_or(u32::MAX),
     })
+}
+
+/// What the kernel is to let all sandboxes together use.
+fn cap(config: &Config) -> Result<NodeCap, StartError> {
+    let (capacity, reserved) = (capacity(config)?, &config.reserved);
+    let pids_max = facts::pids_max()?;
+    let cap = NodeCap {
+        cpu_millis: capacity.cpu_allocatable_millis,
+        memory_bytes: capacity.memory_allocatable_bytes,
+        pids: pids_max.saturating_sub(reserved.pids),
+    };
+    for (left, field) in [
+        (cap.cpu_millis > 0, "reserved.cpu_millis"),
+        (cap.memory_bytes > 0, "reserved.memory_bytes"),
+        (cap.pids > 0, "reserved.pids"),
+    ] {
+        if !left {
+            let problem = format!("{field} is all that the machine has: nothing is left for sandboxes, lower it");
+            return Err(host::Error::Unfit(problem).into());
+        }
+    }
+    Ok(cap)
 }
 
 fn socket_config(config: &Config) -> Result<SocketConfig, host::Error> {

@@ -1,5 +1,7 @@
 //! The daemon's configuration: one TOML file, unknown fields refused.
 
+mod pressure;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,7 @@ use roost_proto::model::ImageRef;
 use serde::{Deserialize, Serialize};
 
 use crate::logging::LogFormat;
+pub use pressure::PressureConfig;
 
 mod images;
 
@@ -64,10 +67,12 @@ pub struct Config {
     pub containerd: ContainerdConfig,
     /// How many sandboxes, with which ids.
     pub sandboxes: SandboxesConfig,
-    /// What of the machine sandboxes may not request.
+    /// What of the machine is not for sandboxes.
     pub reserved: ReservedConfig,
     /// Registries, limits and garbage collection of images.
     pub images: ImagesConfig,
+    /// When the node counts as short of something.
+    pub pressure: PressureConfig,
     /// The unix socket.
     pub api: ApiConfig,
     /// Metrics and probes.
@@ -115,7 +120,8 @@ pub struct SandboxesConfig {
     pub archive_max_bytes: u64,
 }
 
-/// What sandboxes may not request.
+/// What is not for sandboxes: they cannot request it, and the kernel does not
+/// let all of them together use it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReservedConfig {
@@ -123,7 +129,11 @@ pub struct ReservedConfig {
     pub cpu_millis: u32,
     /// Memory for everything else, in bytes.
     pub memory_bytes: u64,
-    /// Disk that stays free, in bytes.
+    /// Processes and threads for everything else, of those that the kernel
+    /// allows.
+    pub pids: u32,
+    /// Disk that stays free, in bytes: below it, the sandbox that writes most
+    /// is stopped.
     pub disk_bytes: u64,
 }
 
@@ -183,6 +193,7 @@ impl Default for Config {
             sandboxes: SandboxesConfig::default(),
             reserved: ReservedConfig::default(),
             images: ImagesConfig::default(),
+            pressure: PressureConfig::default(),
             api: ApiConfig::default(),
             admin: AdminConfig::default(),
             central: None,
@@ -218,7 +229,7 @@ impl Default for SandboxesConfig {
 
 impl Default for ReservedConfig {
     fn default() -> Self {
-        Self { cpu_millis: 100, memory_bytes: 1 << 30, disk_bytes: 2 << 30 }
+        Self { cpu_millis: 100, memory_bytes: 1 << 30, pids: 2048, disk_bytes: 2 << 30 }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod image;
 pub mod lease;
 pub mod listing;
 pub mod plugin;
+mod roots;
 pub mod seccomp;
 pub mod snapshot;
 pub mod spec;

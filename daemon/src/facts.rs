@@ -6,6 +6,8 @@ use nix::errno::Errno;
 use procfs::{CpuInfo, Current, LoadAverage, Meminfo, ProcError};
 use roost_proto::model::{NodeFacts, NodeLoad};
 
+use crate::host::{disk, pressure};
+
 /// Why the node could not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum FactsError {
@@ -31,7 +33,7 @@ pub enum FactsError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: Errno,
+        source: Box<crate::host::Error>,
     },
 }
 
@@ -65,15 +67,36 @@ pub fn node_load(root: &Path) -> Result<NodeLoad, FactsError> {
     let memory = meminfo()?;
     let available = memory.mem_available.ok_or(FactsError::NoAvailableMemory)?;
     let load = LoadAverage::current().map_err(procfs("load average"))?;
-    let disk = nix::sys::statvfs::statvfs(root).map_err(|source| FactsError::Disk { path: root.to_owned(), source })?;
+    let disk =
+        disk::space(root).map_err(|source| FactsError::Disk { path: root.to_owned(), source: Box::new(source) })?;
     Ok(NodeLoad {
         memory_used_bytes: memory.mem_total.saturating_sub(available),
         memory_available_bytes: available,
         // A float to an integer saturates, and a load is never negative.
         load1_milli: (load.one * 1000.0).round() as u32,
-        disk_free_bytes: disk.blocks_available().saturating_mul(disk.fragment_size()),
+        disk_free_bytes: disk.free_bytes,
         clock_offset_ms: None,
+        disk_inodes_free: disk.inodes_free,
+        pressure: pressure::of_node(),
     })
+}
+
+/// Memory that programs can still get, in bytes.
+///
+/// # Errors
+/// See [`FactsError`].
+pub fn memory_available_bytes() -> Result<u64, FactsError> {
+    meminfo()?.mem_available.ok_or(FactsError::NoAvailableMemory)
+}
+
+/// Processes and threads that the kernel allows on the whole machine.
+///
+/// # Errors
+/// See [`FactsError`].
+pub fn pids_max() -> Result<u32, FactsError> {
+    let pids = procfs::sys::kernel::pid_max().map_err(procfs("pid_max"))?;
+    let threads = procfs::sys::kernel::threads_max().map_err(procfs("threads-max"))?;
+    Ok(u32::try_from(pids).unwrap_or(u32::MAX).min(threads))
 }
 
 fn meminfo() -> Result<Meminfo, FactsError> {

@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod disk;
 pub mod files;
 pub mod kernel_log;
 pub mod limits;
@@ -15,8 +16,10 @@ pub mod namespaces;
 pub mod numbers;
 pub mod overlay;
 pub mod passwd;
+pub mod pressure;
 pub mod quota;
 pub mod socket;
+pub mod tree;
 pub mod trial;
 
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ pub mod debug;
 pub mod exec;
 pub mod images;
 pub mod logs;
+pub mod pressure;
 pub mod samples;
 pub mod screenshots;
 pub mod status;

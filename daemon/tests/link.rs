@@ -220,6 +220,7 @@ fn wish(id: &SandboxId, tenant: &str) -> wire::DesiredSandbox {
         spec: Some(spec().into()),
         tenant: tenant.into(),
         name: String::new(),
+        resources: None,
     }
 }
 

@@ -35,6 +35,7 @@ fn desired_sandbox(desired: &Desired) -> wire::DesiredSandbox {
         spec: Some(desired.spec.clone().into()),
         tenant: desired.tenant.to_string(),
         name: desired.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        resources: desired.resources.clone().map(Into::into),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Create, look, start, stop, restart, delete.
 
 use roost_proto::id::{SandboxId, SandboxName};
-use roost_proto::model::{Phase, RunState, SandboxSpec};
+use roost_proto::model::{Phase, ResourcesChange, RunState, SandboxSpec};
 use roost_proto::node as wire;
 use tokio::sync::watch;
 use tonic::Status;
@@ -31,6 +31,12 @@ pub trait Sandboxes: Send + Sync + 'static {
     /// See [`RequestError`].
     async fn restart(&self, id: &SandboxId) -> Result<View, RequestError>;
 
+    /// Changes requests and limits of a local sandbox.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    async fn set_resources(&self, id: &SandboxId, change: ResourcesChange) -> Result<View, RequestError>;
+
     /// One sandbox.
     fn get(&self, id: &SandboxId) -> Option<View>;
 
@@ -54,6 +60,10 @@ impl Sandboxes for Manager {
 
     async fn restart(&self, id: &SandboxId) -> Result<View, RequestError> {
         Self::restart(self, id).await
+    }
+
+    async fn set_resources(&self, id: &SandboxId, change: ResourcesChange) -> Result<View, RequestError> {
+        Self::set_resources(self, id, change).await
     }
 
     fn get(&self, id: &SandboxId) -> Option<View> {
@@ -117,4 +127,13 @@ pub(super) async fn delete(sandboxes: &dyn Sandboxes, request: wire::SandboxRequ
 pub(super) async fn restart(sandboxes: &dyn Sandboxes, request: wire::SandboxRequest) -> Result<wire::Sandbox, Status> {
     let id = convert::sandbox_id(&request.sandbox_id).map_err(invalid)?;
     Ok(convert::sandbox(sandboxes.restart(&id).await?))
+}
+
+pub(super) async fn update(
+    sandboxes: &dyn Sandboxes,
+    request: wire::UpdateSandboxRequest,
+) -> Result<wire::Sandbox, Status> {
+    let id = convert::sandbox_id(&request.sandbox_id).map_err(invalid)?;
+    let change = roost_proto::convert::require("resources", request.resources).map_err(invalid)?;
+    Ok(convert::sandbox(sandboxes.set_resources(&id, change.into()).await?))
 }

@@ -89,6 +89,10 @@ impl NodeApi for NodeApiService {
         within(sandbox::restart(&*self.0.parts.sandboxes, request.into_inner())).await.map(Response::new)
     }
 
+    async fn update_sandbox(&self, request: Request<wire::UpdateSandboxRequest>) -> Answer<wire::Sandbox> {
+        within(sandbox::update(&*self.0.parts.sandboxes, request.into_inner())).await.map(Response::new)
+    }
+
     async fn delete_sandbox(&self, request: Request<wire::SandboxRequest>) -> Answer<wire::Sandbox> {
         within(sandbox::delete(&*self.0.parts.sandboxes, request.into_inner())).await.map(Response::new)
     }

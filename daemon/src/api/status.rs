@@ -99,6 +99,8 @@ impl From<RequestError> for Status {
             RequestError::Deleting(_) => status(Code::FailedPrecondition, "sandbox-deleting", message),
             RequestError::OwnedByCentral(_) => status(Code::FailedPrecondition, "owned-by-central", message),
             RequestError::Full { .. } => status(Code::ResourceExhausted, "node-full", message),
+            RequestError::Pressure { .. } => status(Code::ResourceExhausted, "node-pressure", message),
+            RequestError::Invalid(_) => status(Code::InvalidArgument, "invalid-request", message),
             RequestError::Ledger(_) => failure(Code::Internal, "ledger-failed", &error),
         }
     }

@@ -1,8 +1,13 @@
 //! Cgroups of sandboxes, on v1 and v2 hosts alike.
 //!
 //! One parent cgroup per sandbox holds the limits; runc makes one child per
-//! container below it. cgroups-rs writes; samples are read directly, because
-//! a thousand sandboxes are sampled at once.
+//! container below it. cgroups-rs makes cgroups and switches controllers on;
+//! limits are written and samples read directly, because the library drops
+//! errors of single limits and a thousand sandboxes are sampled at once.
+
+mod cap;
+mod limits;
+mod usage;
 
 mod oom;
 
@@ -10,16 +15,15 @@ use std::path::{Path, PathBuf};
 
 use cgroups_rs::fs::cgroup_builder::CgroupBuilder;
 use cgroups_rs::fs::hierarchies;
-use roost_proto::model::{Resources, Usage};
+use roost_proto::model::{NodeCap, Resources};
 
 use super::Error;
+pub use limits::{InUse, LimitsSet};
 
 /// Where the controllers are mounted.
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Controllers that a sandbox's parent cgroup needs.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuacct", "memory", "pids"];
-/// Period of the CPU quota, in microseconds: the kernel's default.
-const CPU_PERIOD_US: u64 = 100_000;
 
 /// Which cgroup interface carries this host's controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +76,8 @@ impl Version {
 pub struct Cgroups {
     version: Version,
     parent: String,
+    /// What the kernel lets all of them use together, once it is set.
+    cap: Option<NodeCap>,
 }
 
 fn cgroup_error(operation: &'static str, path: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -82,7 +88,7 @@ impl Cgroups {
     /// Cgroups below `parent`, a relative path such as `roost`.
     #[must_use]
     pub fn new(parent: &str) -> Self {
-        Self { version: Version::detect(), parent: parent.trim_matches('/').to_owned() }
+        Self { version: Version::detect(), parent: parent.trim_matches('/').to_owned(), cap: None }
     }
 
     /// Which interface is used.
@@ -118,53 +124,16 @@ impl Cgroups {
         built.map(drop).map_err(|e| cgroup_error("create", name, e))
     }
 
-    /// Makes the parent cgroup of a sandbox with its limits; one that exists
-    /// gets the limits.
+    /// Makes the parent cgroup of a sandbox with its limits.
     ///
     /// # Errors
-    /// What the kernel refuses.
+    /// What the kernel refuses; a sandbox without its limit must not start.
     pub fn create(&self, name: &str, resources: &Resources) -> Result<(), Error> {
-        let to_i64 = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        let memory = to_i64(resources.memory_limit_bytes);
-        let mut cpu = self.builder(name).memory().memory_hard_limit(memory).done().cpu();
-        // A request is a share: 1 024 shares are one core, 2 the kernel's least.
-        let shares = (u64::from(resources.cpu_request_millis) * 1024 / 1000).clamp(2, 262_144);
-        cpu = cpu.shares(match self.version {
-            Version::V1 => shares,
-            // cgroups-rs writes the number as it is; v2 counts weights 1-10 000.
-            Version::V2 => 1 + (shares - 2) * 9_999 / 262_142,
-        });
-        if resources.cpu_limit_millis > 0 {
-            let quota = to_i64(u64::from(resources.cpu_limit_millis) * CPU_PERIOD_US / 1000);
-            cpu = cpu.period(CPU_PERIOD_US).quota(quota);
-        }
-        let pids = cgroups_rs::fs::MaxValue::Value(i64::from(resources.pids_limit));
-        let built = cpu.done().pid().maximum_number_of_processes(pids).done().build(hierarchies::auto());
-        built.map_err(|e| cgroup_error("create", name, e))?;
-        self.confirm_limits(name, resources)
-    }
-
-    /// The library drops errors of single limits: a sandbox without its limit
-    /// must not start. Swap is no way around the memory limit.
-    fn confirm_limits(&self, name: &str, resources: &Resources) -> Result<(), Error> {
-        let path = self.relative(name);
-        let memory = read_u64(&self.version.file("memory", &path, "memory.limit_in_bytes", "memory.max"))?;
-        let pids = read_u64(&self.version.file("pids", &path, "pids.max", "pids.max"))?;
-        // The kernel rounds down to whole pages.
-        let memory_ok = resources.memory_limit_bytes.saturating_sub(memory) < 65_536;
-        if !memory_ok || pids != u64::from(resources.pids_limit) {
-            return Err(Error::Unfit(format!(
-                "the kernel did not take the limits of {name} (memory {memory}, pids {pids}): are the memory and pids \
-                 controllers enabled for {}?",
-                self.parent
-            )));
-        }
-        let swap = self.version.file("memory", &path, "memory.memsw.limit_in_bytes", "memory.swap.max");
-        let none = if self.version == Version::V1 { memory } else { 0 };
-        match std::fs::write(&swap, none.to_string()) {
-            // A kernel without swap accounting has no such file.
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::path("write", swap, e)),
-            _ => Ok(()),
+        self.create_plain(name)?;
+        let set = self.set_limits(name, resources)?;
+        match set.refused.first() {
+            None => Ok(()),
+            Some(refused) => Err(Error::Unfit(format!("cgroup {name} cannot be limited: {refused}"))),
         }
     }
 
@@ -227,27 +196,11 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Processes of a cgroup and those below it, on v1.
+    /// Processes of a cgroup and those below it.
     fn pids(&self, name: &str) -> Result<Vec<nix::unistd::Pid>, Error> {
         let mut pids = Vec::new();
-        collect_pids(&Path::new(MOUNT).join("pids").join(self.relative(name)), &mut pids)?;
+        collect_pids(&self.version.file("pids", &self.relative(name), "", ""), &mut pids)?;
         Ok(pids)
-    }
-
-    /// What a sandbox uses now; `/dev/shm` is not part of the answer.
-    ///
-    /// # Errors
-    /// When the cgroup is not there.
-    pub fn usage(&self, name: &str) -> Result<Usage, Error> {
-        let path = self.relative(name);
-        let memory = read_u64(&self.version.file("memory", &path, "memory.usage_in_bytes", "memory.current"))?;
-        let pids = read_u64(&self.version.file("pids", &path, "pids.current", "pids.current"))?;
-        let cpu_us = match self.version {
-            Version::V1 => read_u64(&self.version.file("cpuacct", &path, "cpuacct.usage", ""))? / 1000,
-            Version::V2 => read_key(&self.version.file("", &path, "", "cpu.stat"), "usage_usec")?,
-        };
-        let pids = u32::try_from(pids).unwrap_or(u32::MAX);
-        Ok(Usage { memory_bytes: memory, cpu_us, shm_bytes: 0, pids })
     }
 }
 
@@ -269,6 +222,17 @@ fn read_key(path: &Path, key: &str) -> Result<u64, Error> {
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     let missing = || Error::path("find the usage in", path, std::io::ErrorKind::InvalidData);
     parse_u64(path, value.ok_or_else(missing)?)
+}
+
+/// Writes a value; a file that is not there means that its controller is off.
+fn write_value(path: &Path, value: &str) -> Result<(), Error> {
+    std::fs::write(path, value).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::Unfit(format!(
+            "{} is not there: are the cpu, memory and pids controllers enabled for the cgroups of the sandboxes?",
+            path.display()
+        )),
+        _ => Error::path("write", path, e),
+    })
 }
 
 fn sub_dirs(dir: &Path) -> Vec<PathBuf> {

@@ -40,6 +40,24 @@ pub fn mount_tmpfs(target: &Path, options: Tmpfs) -> Result<(), Error> {
         .map_err(|e| Error::path("mount tmpfs on", target, e))
 }
 
+/// Changes the size of a tmpfs that is in use, also where it is bound to other
+/// places; false if more than that is in it.
+///
+/// # Errors
+/// What the kernel refuses for another reason.
+pub fn resize_tmpfs(target: &Path, size_bytes: u64) -> Result<bool, Error> {
+    // A remount without them would clear the flags of this mount.
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let used = super::files::used_bytes(target)?;
+    let data = format!("size={size_bytes}");
+    match mount(None::<&str>, target, None::<&str>, flags, Some(data.as_str())) {
+        Ok(()) => Ok(true),
+        // mm/shmem.c says EINVAL to a size below what is in use.
+        Err(nix::Error::EINVAL) if used > size_bytes => Ok(false),
+        Err(e) => Err(Error::path("resize tmpfs on", target, e)),
+    }
+}
+
 /// Makes `target` show `source`.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Reading central's desired state. Pure.
 
-use roost_proto::convert::{InvalidMessage, WireEnum, parse, require};
+use roost_proto::convert::{InvalidMessage, WireEnum, parse, require, resources};
 use roost_proto::model::RunState;
 use roost_proto::node as wire;
 
@@ -36,6 +36,7 @@ fn one(sandbox: wire::DesiredSandbox, now_unix_ms: u64) -> Result<Desired, Inval
         run_state: RunState::from_wire(sandbox.run_state)?,
         restart_count: sandbox.restart_count,
         spec: require("spec", sandbox.spec)?.try_into()?,
+        resources: sandbox.resources.map(resources).transpose()?,
         created_at_unix_ms: now_unix_ms,
     })
 }
@@ -57,6 +58,7 @@ mod tests {
             spec: Some(spec.into()),
             tenant: "default".into(),
             name: String::new(),
+            resources: None,
         }
     }
 
@@ -66,6 +68,18 @@ mod tests {
         assert_eq!(read.origin, Origin::Central);
         assert_eq!((read.generation, read.restart_count, read.created_at_unix_ms), (3, 1, 42));
         assert_eq!((read.run_state, read.name), (RunState::Stopped, None));
+        assert_eq!(read.resources, None, "an older central sends none");
+    }
+
+    #[test]
+    fn changed_limits_are_read_beside_the_spec_and_checked() {
+        let changed = roost_proto::model::Resources { pids_limit: 300, ..Default::default() };
+        let with = |r: roost_proto::model::Resources| wire::DesiredSandbox { resources: Some(r.into()), ..sandbox() };
+        let read_one = read(vec![with(changed.clone())], 0).unwrap().remove(0);
+        assert_eq!(read_one.resources(), &changed);
+        assert_ne!(read_one.spec.resources, changed);
+        let error = read(vec![with(roost_proto::model::Resources { pids_limit: 1, ..changed })], 0).unwrap_err();
+        assert_eq!(error.0[0].field, "sandboxes[0].resources.pids_limit");
     }
 
     #[test]

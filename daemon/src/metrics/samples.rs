@@ -11,7 +11,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use roost_proto::id::{SandboxId, TemplateName, TenantId};
-use roost_proto::model::{NodeCapacity, Phase, Usage};
+use roost_proto::model::{NodeCap, NodeCapacity, Phase, Pressure, Usage};
 
 use crate::tasks::Tasks;
 
@@ -44,6 +44,12 @@ pub struct SandboxSample {
 pub struct NodeSample {
     /// What sandboxes may request.
     pub capacity: NodeCapacity,
+    /// What all sandboxes together can use; absent before it is known.
+    pub cap: Option<NodeCap>,
+    /// Conditions by type, and whether they are true.
+    pub conditions: Vec<(String, bool)>,
+    /// Time lost by waiting; absent where the kernel does not measure it.
+    pub pressure: Option<Pressure>,
     /// CPU requested by all sandboxes, in thousandths of a core.
     pub cpu_requested_millis: u64,
     /// Memory requested by all sandboxes, in bytes.
@@ -84,6 +90,7 @@ impl Collector for SampleCollector {
         let sandboxes = source.sandboxes();
         let node = source.node();
         out.node(&node, &sandboxes)?;
+        out.health(&node)?;
         out.ledger_and_link(&node)?;
         out.sandboxes(&sandboxes)
     }
@@ -92,6 +99,16 @@ impl Collector for SampleCollector {
 /// Labels of a sandbox's series.
 fn labels(sample: &SandboxSample) -> [(&'static str, &str); 3] {
     [("sandbox", sample.id.as_str()), ("template", sample.template.as_str()), ("tenant", sample.tenant.as_str())]
+}
+
+/// Resource, `some` or `full`, and share from 0 to 1 of what is measured.
+fn stalls(pressure: Option<Pressure>) -> Vec<(&'static str, &'static str, f64)> {
+    let share = |ppm: u32| f64::from(ppm) / 1e6;
+    let both = |(resource, stall): (&'static str, roost_proto::model::Stall)| {
+        let full = stall.full_avg10_ppm.map(|ppm| (resource, "full", share(ppm)));
+        std::iter::once((resource, "some", share(stall.some_avg10_ppm))).chain(full)
+    };
+    pressure.iter().flat_map(Pressure::measured).flat_map(both).collect()
 }
 
 /// Writes families of series.
@@ -128,6 +145,24 @@ impl Writer<'_> {
         self.gauge("node_id_ranges", "User id ranges given to sandboxes", None, &node.id_ranges_in_use)
     }
 
+    fn health(&mut self, node: &NodeSample) -> fmt::Result {
+        let conditions = node.conditions.iter().map(|(kind, is_true)| ([("type", kind.as_str())], u64::from(*is_true)));
+        self.gauges("node_condition", "1 while the condition of this type is true", None, conditions)?;
+        if let Some(cap) = node.cap {
+            let cores = Unit::Other("cores".into());
+            let help = "CPU that all sandboxes together can use";
+            self.gauge("node_cpu_cap", help, Some(&cores), &(f64::from(cap.cpu_millis) / 1000.0))?;
+            let help = "Memory that all sandboxes together can use";
+            self.gauge("node_memory_cap", help, Some(&Unit::Bytes), &cap.memory_bytes)?;
+            self.gauge("node_pids_cap", "Processes that all sandboxes together can have", None, &cap.pids)?;
+        }
+        let help = "Share of the last 10 s in which tasks of the node waited for a resource";
+        let rows = stalls(node.pressure)
+            .into_iter()
+            .map(|(resource, kind, share)| ([("resource", resource), ("kind", kind)], share));
+        self.gauges("node_pressure", help, Some(&Unit::Ratios), rows)
+    }
+
     fn ledger_and_link(&mut self, node: &NodeSample) -> fmt::Result {
         self.gauge("ledger_size", "Size of the ledger on disk", Some(&Unit::Bytes), &node.ledger_bytes)?;
         self.counter("ledger_commits", "Durable changes of the ledger", None, &node.ledger_commits)?;
@@ -161,6 +196,15 @@ impl Writer<'_> {
         let help = "Bytes held in /dev/shm of the sandbox";
         self.gauges("sandbox_shm", help, Some(&Unit::Bytes), rows(|usage| usage.shm_bytes))?;
         self.gauges("sandbox_pids", "Processes and threads", None, rows(|usage| u64::from(usage.pids)))?;
+        let stalled = used.iter().flat_map(|(labels, usage)| {
+            let [sandbox, template, tenant] = *labels;
+            let row = move |(resource, kind, share)| {
+                ([sandbox, template, tenant, ("resource", resource), ("kind", kind)], share)
+            };
+            stalls(usage.pressure).into_iter().map(row)
+        });
+        let help = "Share of the last 10 s in which tasks of the sandbox waited for a resource";
+        self.gauges("sandbox_pressure", help, Some(&Unit::Ratios), stalled)?;
         let seconds = used.iter().map(|(labels, usage)| (*labels, usage.cpu_us as f64 / 1e6));
         self.counters("sandbox_cpu", "CPU time used by the sandbox", Some(&Unit::Seconds), seconds)
     }

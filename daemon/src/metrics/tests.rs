@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use super::*;
 use roost_proto::id::SandboxId;
-use roost_proto::model::{NodeCapacity, Phase, Stage, Usage};
+use roost_proto::model::{NodeCap, NodeCapacity, Phase, Pressure, Stage, Stall, Usage};
 
 /// A source that lists what the test put there.
 #[derive(Debug, Default)]
@@ -19,6 +19,9 @@ impl SampleSource for Listed {
                 memory_allocatable_bytes: 8 << 30,
                 sandboxes_max: 100,
             },
+            cap: Some(NodeCap { cpu_millis: 1500, memory_bytes: 8 << 30, pids: 30_000 }),
+            conditions: vec![("DiskPressure".into(), true)],
+            pressure: None,
             cpu_requested_millis: 750,
             memory_requested_bytes: 1 << 30,
             id_ranges_in_use: 2,
@@ -45,7 +48,9 @@ fn assert_line(text: &str, line: &str) {
 #[test]
 fn every_value_of_a_live_sandbox_is_scraped_and_vanishes_with_it() {
     let metrics = Metrics::new(Tasks::default());
-    let usage = Usage { memory_bytes: 1000, cpu_us: 2_500_000, shm_bytes: 64, pids: 7 };
+    let stall = Stall { some_avg10_ppm: 250_000, full_avg10_ppm: Some(0) };
+    let pressure = Pressure { memory: Some(stall), ..Pressure::default() };
+    let usage = Usage { memory_bytes: 1000, cpu_us: 2_500_000, shm_bytes: 64, pids: 7, pressure: Some(pressure) };
     let source = Arc::new(Listed::default());
     metrics.attach(Arc::clone(&source) as Arc<dyn SampleSource>);
     let live = sample(Phase::Ready, Some(usage));
@@ -58,6 +63,11 @@ fn every_value_of_a_live_sandbox_is_scraped_and_vanishes_with_it() {
     assert_line(&text, &format!("roost_sandbox_cpu_seconds_total{{{labels}}} 2.5"));
     assert_line(&text, &format!("roost_sandbox_shm_bytes{{{labels}}} 64"));
     assert_line(&text, &format!("roost_sandbox_pids{{{labels}}} 7"));
+    let waits =
+        |kind, value| format!("roost_sandbox_pressure_ratios{{{labels},resource=\"memory\",kind=\"{kind}\"}} {value}");
+    assert_line(&text, &waits("some", "0.25"));
+    assert_line(&text, &waits("full", "0.0"));
+    assert!(!text.contains("resource=\"io\""), "what is not measured is absent");
     assert_line(&text, &format!("roost_sandbox_phase{{{labels},phase=\"Ready\"}} 1"));
     assert_line(&text, "roost_sandboxes{phase=\"Ready\"} 1");
     assert_line(&text, "roost_sandboxes{phase=\"Pending\"} 1");
@@ -78,6 +88,11 @@ fn node_totals_are_in_base_units() {
     assert_line(&text, "roost_node_cpu_allocatable_cores 1.5");
     assert_line(&text, "roost_node_memory_requested_bytes 1073741824");
     assert_line(&text, "roost_node_id_ranges 2");
+    assert_line(&text, "roost_node_cpu_cap_cores 1.5");
+    assert_line(&text, "roost_node_memory_cap_bytes 8589934592");
+    assert_line(&text, "roost_node_pids_cap 30000");
+    assert_line(&text, "roost_node_condition{type=\"DiskPressure\"} 1");
+    assert!(!text.contains("roost_node_pressure_ratios{"), "what is not measured is absent");
     assert_line(&text, "roost_ledger_size_bytes 4096");
     assert_line(&text, "roost_ledger_commits_total 10");
     assert_line(&text, "roost_ledger_commit_seconds_total 0.005");

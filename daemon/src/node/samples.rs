@@ -1,6 +1,6 @@
 //! What Prometheus is told, read at each scrape.
 
-use roost_proto::model::{NodeCapacity, Phase};
+use roost_proto::model::{NodeCapacity, NodeStatus, Phase};
 use tokio::sync::watch;
 
 use crate::link::LinkState;
@@ -14,6 +14,7 @@ pub struct Samples {
     ledger: Ledger,
     manager: Manager,
     capacity: NodeCapacity,
+    status: watch::Receiver<NodeStatus>,
     link: Option<watch::Receiver<LinkState>>,
 }
 
@@ -24,9 +25,10 @@ impl Samples {
         ledger: Ledger,
         manager: Manager,
         capacity: NodeCapacity,
+        status: watch::Receiver<NodeStatus>,
         link: Option<watch::Receiver<LinkState>>,
     ) -> Self {
-        Self { ledger, manager, capacity, link }
+        Self { ledger, manager, capacity, status, link }
     }
 
     fn live(&self) -> Vec<View> {
@@ -51,11 +53,15 @@ impl SampleSource for Samples {
     fn node(&self) -> NodeSample {
         use std::sync::atomic::Ordering::Relaxed;
         let views = self.live();
-        let resources = || views.iter().map(|view| &view.desired.spec.resources);
+        let resources = || views.iter().map(|view| view.desired.resources());
         let ledger = self.ledger.figures();
         let link = self.link.as_ref().map(|link| link.borrow().clone());
+        let status = self.status.borrow().clone();
         NodeSample {
             capacity: self.capacity,
+            cap: status.cap,
+            conditions: status.conditions.into_iter().map(|c| (c.kind, c.is_true)).collect(),
+            pressure: status.load.pressure,
             cpu_requested_millis: resources().map(|r| u64::from(r.cpu_request_millis)).sum(),
             memory_requested_bytes: resources().map(|r| r.memory_request_bytes).sum(),
             id_ranges_in_use: u64::try_from(self.manager.id_ranges_used()).unwrap_or(u64::MAX),

@@ -38,6 +38,8 @@ pub struct StatusReporter {
     /// How the connection to central does; none before it is begun, or where
     /// the node works alone.
     pub link: watch::Receiver<Option<LinkState>>,
+    /// What the node runs short of.
+    pub pressures: watch::Receiver<Vec<NodeCondition>>,
     /// Where the status goes.
     pub status: watch::Sender<NodeStatus>,
     /// Readiness conditions of the process: containerd, display image.
@@ -49,11 +51,12 @@ impl StatusReporter {
     pub async fn report(&mut self) {
         let containerd_up = *self.containerd.borrow_and_update();
         self.images_changed.borrow_and_update();
+        let pressures = self.pressures.borrow_and_update().clone();
         let version = match self.node.client.version().await {
             Ok(version) if containerd_up => version.version,
             _ => self.status.borrow().facts.containerd_version.clone(),
         };
-        let status = self.compose(containerd_up, &version).await;
+        let status = self.compose(containerd_up, &version, pressures).await;
         self.status.send_if_modified(|old| {
             let changed = *old != status;
             *old = status;
@@ -77,11 +80,17 @@ impl StatusReporter {
                 () = tokio::time::sleep(PERIOD) => {}
                 Ok(()) = self.containerd.changed() => {}
                 Ok(()) = self.images_changed.changed() => {}
+                Ok(()) = self.pressures.changed() => {}
             }
         }
     }
 
-    async fn compose(&self, containerd_up: bool, containerd_version: &str) -> NodeStatus {
+    async fn compose(
+        &self,
+        containerd_up: bool,
+        containerd_version: &str,
+        pressures: Vec<NodeCondition>,
+    ) -> NodeStatus {
         let version = self.node.cgroups.version().as_str();
         let facts = facts::node_facts(version, containerd_version).unwrap_or_else(|error| {
             tracing::warn!(error = %chain(&error), "facts of the node cannot be read");
@@ -112,10 +121,12 @@ impl StatusReporter {
         tell(&self.ready.0, &conditions[0]);
         tell(&self.ready.1, &conditions[1]);
         conditions.extend(link.and_then(|link| link.clock_skew()));
+        conditions.extend(pressures);
         let (plain, glx) = (self.node.display_image(false), self.node.display_image(true));
         let mut abilities = self.abilities.clone();
         abilities.extend(abilities::of_displays(&images, plain, glx));
-        NodeStatus { facts, capacity: self.capacity, images, conditions, load, abilities }
+        let cap = self.node.cgroups.cap();
+        NodeStatus { facts, capacity: self.capacity, images, conditions, load, abilities, cap }
     }
 }
 

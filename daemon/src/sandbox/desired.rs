@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use roost_proto::id::{SandboxId, SandboxName, TenantId};
-use roost_proto::model::{Observed, RunState, SandboxSpec};
+use roost_proto::model::{Observed, Resources, RunState, SandboxSpec};
 use serde::{Deserialize, Serialize};
 
 /// Who may change a sandbox.
@@ -36,8 +36,20 @@ pub struct Desired {
     pub restart_count: u64,
     /// What it is to be.
     pub spec: SandboxSpec,
+    /// Requests and limits in place of those of the spec, when they were
+    /// changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
     /// Unix time of its creation on this node, in milliseconds.
     pub created_at_unix_ms: u64,
+}
+
+impl Desired {
+    /// The requests and limits that count.
+    #[must_use]
+    pub fn resources(&self) -> &Resources {
+        self.resources.as_ref().unwrap_or(&self.spec.resources)
+    }
 }
 
 /// Desired and observed state of one sandbox at one moment.

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod ends;
+mod limits;
 mod oom;
 
 pub use oom::LastKills;
@@ -19,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Desired;
 use super::ensure::{Ended, Watch};
+use super::eviction::Eviction;
 use super::failure::{StartError, chain};
+use super::limits::is_only_limits;
 use super::publisher::{Publisher, unix_ms};
 use super::restart::Scope;
 use super::runtime::{Services, Start};
@@ -61,6 +64,8 @@ enum Event {
     ManagerLost(Option<i32>),
     /// The kernel killed something.
     MemoryRanOut,
+    /// The node ends it.
+    Evicted,
     /// The time of a restart came.
     Due,
 }
@@ -104,6 +109,8 @@ pub struct Driver {
     pub victims: watch::Receiver<Option<OomVictim>>,
     /// When the kernel was last seen to kill something in it.
     pub last_kills: LastKills,
+    /// The newest decision of the node to end what runs.
+    pub evictions: watch::Receiver<Option<Eviction>>,
     /// The newest hint from before the present containers were made.
     pub hints_before: u64,
     /// What the outside sees.
@@ -130,6 +137,13 @@ impl Driver {
         let mut phase = self.adopt(found).await;
         loop {
             let desired = self.desired.borrow_and_update().clone();
+            if let Phase::Failed(failure) = &mut phase
+                && is_only_limits(&self.record.desired, &desired)
+            {
+                failure.generation = desired.generation;
+                self.progress.failure = Some(failure.clone());
+                self.save().await;
+            }
             self.record.desired = (*desired).clone();
             phase = match next_step(&desired, &phase, self.progress.restarts_done, unix_ms()) {
                 Step::Rest => {
@@ -150,7 +164,8 @@ impl Driver {
     /// Waits for a newer wish, for an end of what runs, or for the time of a
     /// restart.
     async fn rest(&mut self, desired: &Arc<Desired>, phase: Phase) -> Phase {
-        match self.next_event(desired, &phase).await {
+        let retry = self.set_limits(desired, &phase).await;
+        match self.next_event(desired, &phase, retry).await {
             Event::Wish | Event::Due => phase,
             Event::Ended(ended) => self.container_ended(desired, ended).await,
             Event::ManagerLost(exit_code) => self.manager_lost(desired, exit_code).await,
@@ -158,10 +173,11 @@ impl Driver {
                 self.memory_ran_out(desired).await;
                 phase
             }
+            Event::Evicted => self.evict(desired, phase).await,
         }
     }
 
-    async fn next_event(&mut self, desired: &Arc<Desired>, phase: &Phase) -> Event {
+    async fn next_event(&mut self, desired: &Arc<Desired>, phase: &Phase, retry: Option<Duration>) -> Event {
         let services = self.services.clone();
         let scope = match phase {
             Phase::Backoff(comeback) => Some(comeback.scope),
@@ -172,16 +188,18 @@ impl Driver {
         let known = (scope == Some(Scope::Workload)).then_some(Role::Workload);
         let mut watch = self.watch(&services, CancellationToken::new()).passing_over(known);
         let manager_lost = services.runtime.window_manager_lost(desired, self.record.display_number);
-        // Cancel-safe: a wish and a victim stay in their channels; a hint
-        // counts as new until the runtime was asked about it; a lost window
-        // manager and a time that came are seen again.
+        // Cancel-safe: a wish, a victim and an eviction stay in their channels;
+        // a hint counts as new until the runtime was asked about it; a lost
+        // window manager and a time that came are seen again.
         tokio::select! {
             biased;
             changed = self.desired.changed() => or_shutdown(changed, Event::Wish).await,
             ended = watch.ended(), if runs => Event::Ended(ended),
+            changed = self.evictions.changed(), if runs => or_shutdown(changed, Event::Evicted).await,
             changed = self.victims.changed(), if runs => or_shutdown(changed, Event::MemoryRanOut).await,
             exit_code = manager_lost, if *phase == Phase::Ready => Event::ManagerLost(exit_code),
             () = until_due(phase) => Event::Due,
+            () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => Event::Due,
         }
     }
 
@@ -265,6 +283,8 @@ impl Driver {
         if scope >= Scope::Workload {
             self.progress.oom.workload_counter = 0;
         }
+        // What was said of an earlier run does not end this one.
+        self.evictions.mark_unchanged();
         let services = self.services.clone();
         let watch = self.watch(&services, cancel.clone());
         let start = Start { desired: desired.clone(), record: &self.record, publisher: &mut self.publisher, watch };
@@ -272,11 +292,19 @@ impl Driver {
             Scope::Sandbox => services.runtime.start(start),
             part => services.runtime.restart(part, start),
         };
+        let mut evicted = None;
         loop {
             // Cancel-safe: the start is pinned and goes on in the next turn;
-            // a wish stays in its channel.
+            // a wish and an eviction stay in their channels.
             tokio::select! {
-                result = &mut start => return result,
+                result = &mut start => return match (result, evicted) {
+                    (Err(StartError::Cancelled), Some(eviction)) => Err(StartError::Evicted(eviction)),
+                    (result, _) => result,
+                },
+                Ok(()) = self.evictions.changed() => {
+                    evicted = self.evictions.borrow_and_update().clone();
+                    cancel.cancel();
+                }
                 changed = self.desired.changed() => {
                     if changed.is_err() {
                         return start.await;
@@ -292,6 +320,7 @@ impl Driver {
     async fn became_ready(&mut self, desired: &Arc<Desired>, scope: Scope) -> Phase {
         if scope == Scope::Sandbox {
             self.progress.restarts_done = desired.restart_count;
+            self.publisher.limits(desired.resources().clone());
         }
         self.progress.recovery.comeback = None;
         self.publisher.phase(desired, &Phase::Ready);

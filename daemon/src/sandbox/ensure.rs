@@ -118,6 +118,7 @@ impl<'a> NotStarted<'a> {
             uid: workload.account.uid,
             gid: workload.account.gid,
             spec: self.desired.spec.clone(),
+            resources: self.desired.resources().clone(),
             display_layers: display.layers.clone(),
             workload_layers: workload.layers.clone(),
         };

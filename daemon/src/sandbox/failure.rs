@@ -2,6 +2,7 @@
 
 use roost_proto::model::{ImageRef, Stage};
 
+use super::eviction::Eviction;
 use super::image::ImageError;
 use crate::containerd;
 use crate::host;
@@ -49,6 +50,9 @@ pub enum StartError {
         /// 127: the display image has none.
         exit_code: i32,
     },
+    /// The node ended it.
+    #[error("the node ended the start")]
+    Evicted(Eviction),
     /// The start took longer than its template allows.
     #[error("not Ready within {timeout_ms} ms")]
     Timeout {
@@ -79,6 +83,7 @@ impl StartError {
             Self::Exited { role: "display", .. } => "display-exited",
             Self::Exited { .. } => "workload-exited",
             Self::WindowManager { .. } => MANAGER_LOST,
+            Self::Evicted(eviction) => eviction.reason,
             Self::Timeout { .. } => "start-timeout",
         }
     }
@@ -87,6 +92,7 @@ impl StartError {
     #[must_use]
     pub fn message(&self, stage: Stage) -> String {
         let next = match self {
+            Self::Evicted(eviction) => return eviction.message.clone(),
             Self::Image { source: ImageError::Missing, .. } => "`roost image pull` or `roost image import` brings it",
             Self::Image { source: ImageError::Pull(_), .. } => "then `roost sandbox start`",
             Self::Image { .. } => "import it again with `roost image import`",

@@ -4,11 +4,13 @@
 //! hears of it and before its caller gets an answer.
 
 mod central;
+mod resources;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use roost_proto::convert::InvalidMessage;
 use roost_proto::id::{SandboxId, SandboxName, TenantId};
 use roost_proto::model::{Observed, OomVictim, RunState, SandboxSpec};
 use tokio::sync::watch;
@@ -17,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::allocate::IdRanges;
 use super::driver::{Accepted, Driver, Found, LastKills};
+use super::eviction::Eviction;
 use super::publisher::{Publisher, unix_ms};
-use super::request_queue::{Decision, DeniedReason, Request, decide, is_repetition};
+use super::request_queue::{Request, decide, is_repetition};
 use super::table::Table;
 use super::{Desired, Origin, Services, View};
 use crate::reconcile::ledger::{Change, LedgerError, Progress, Record};
@@ -52,6 +55,17 @@ pub enum RequestError {
         /// The configured maximum.
         max: usize,
     },
+    /// The node runs short of something.
+    #[error("the node takes no sandbox while it has {condition}: {message}")]
+    Pressure {
+        /// E.g. `DiskPressure`.
+        condition: String,
+        /// One sentence, with the next step.
+        message: String,
+    },
+    /// Fields break rules.
+    #[error(transparent)]
+    Invalid(InvalidMessage),
     /// The request could not be made durable.
     #[error("the ledger could not keep the request")]
     Ledger(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -70,6 +84,7 @@ struct Handle {
     desired: watch::Sender<Arc<Desired>>,
     hints: watch::Sender<u64>,
     victims: watch::Sender<Option<OomVictim>>,
+    evictions: watch::Sender<Option<Eviction>>,
 }
 
 #[derive(Debug)]
@@ -158,7 +173,14 @@ impl Manager {
         let (desired_tx, desired) = watch::channel(Arc::new(record.desired.clone()));
         let (hints_tx, hints) = watch::channel(0);
         let (victims_tx, victims) = watch::channel(None);
-        let handle = Handle { record: record.clone(), desired: desired_tx, hints: hints_tx, victims: victims_tx };
+        let (evictions_tx, evictions) = watch::channel(None);
+        let handle = Handle {
+            record: record.clone(),
+            desired: desired_tx,
+            hints: hints_tx,
+            victims: victims_tx,
+            evictions: evictions_tx,
+        };
         self.lock().handles.insert(id.clone(), handle);
         let observed = self.table.get(&id).map_or_else(Observed::pending, |view| view.observed);
         let driver = Driver {
@@ -169,6 +191,7 @@ impl Manager {
             hints,
             victims,
             last_kills: LastKills::default(),
+            evictions,
             hints_before: 0,
             publisher: Publisher::new(id.clone(), self.table.clone(), observed),
             accepted,
@@ -254,6 +277,7 @@ impl Manager {
             run_state: RunState::Running,
             restart_count: 0,
             spec,
+            resources: None,
             created_at_unix_ms: unix_ms(),
         };
         let record = self.allocate(desired)?;
@@ -273,6 +297,10 @@ impl Manager {
         let mut inner = self.lock();
         if inner.reaping.contains(&desired.id) {
             return Err(RequestError::Deleting(desired.id));
+        }
+        if let Some(short) = self.services.pressures.borrow().iter().find(|condition| condition.is_true) {
+            let (condition, message) = (short.kind.clone(), short.message.clone());
+            return Err(RequestError::Pressure { condition, message });
         }
         let full = RequestError::Full { max: self.limits.sandboxes_max };
         if inner.handles.len() >= self.limits.sandboxes_max {
@@ -309,22 +337,11 @@ impl Manager {
     }
 
     async fn request_now(&self, id: &SandboxId, request: Request) -> Result<View, RequestError> {
-        let _lane = self.lane.lock().await;
-        let not_found = || RequestError::NotFound(id.clone());
-        let view = self.get(id).ok_or_else(not_found)?;
-        let record = self.lock().handles.get(id).map(|h| h.record.clone()).ok_or_else(not_found)?;
-        let backs_off = view.observed.next_restart_at_unix_ms.is_some();
-        match decide(request, &record.desired, view.observed.phase, backs_off) {
-            Decision::Ignore => {}
-            Decision::Deny(DeniedReason::Deleting) => return Err(RequestError::Deleting(id.clone())),
-            Decision::Deny(DeniedReason::OwnedByCentral) => return Err(RequestError::OwnedByCentral(id.clone())),
-            Decision::Accept(desired) => {
-                let record = Record { desired: *desired, ..record };
-                self.services.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await?;
-                self.tell(record);
-            }
-        }
-        self.get(id).ok_or_else(not_found)
+        let decide = |desired: &Desired, view: &View| {
+            let backs_off = view.observed.next_restart_at_unix_ms.is_some();
+            Ok(decide(request, desired, view.observed.phase, backs_off))
+        };
+        self.settle(id, decide).await
     }
 
     /// Passes a durable wish on to its driver.
@@ -350,6 +367,14 @@ impl Manager {
             if let Some(handle) = inner.handles.get(id) {
                 handle.hints.send_modify(|hint| *hint += 1);
             }
+        }
+    }
+
+    /// Ends what runs of a sandbox, against its wish. One that is not here or
+    /// does not run is left as it is.
+    pub fn evict(&self, id: &SandboxId, eviction: Eviction) {
+        if let Some(handle) = self.lock().handles.get(id) {
+            handle.evictions.send_replace(Some(eviction));
         }
     }
 

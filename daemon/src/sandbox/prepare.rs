@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::SandboxSpec;
+use roost_proto::model::{Resources, SandboxSpec};
 
 use super::layout::SandboxDirs;
 use crate::containerd::Role;
@@ -31,8 +31,10 @@ pub struct HostPlan {
     pub uid: u32,
     /// Group of both containers, inside.
     pub gid: u32,
-    /// Screen, limits, sizes.
+    /// The screen.
     pub spec: SandboxSpec,
+    /// Limits and the size of `/dev/shm`.
+    pub resources: Resources,
     /// Layers of the display image, topmost first.
     pub display_layers: Vec<PathBuf>,
     /// Layers of the workload image, topmost first.
@@ -62,7 +64,7 @@ pub fn make_namespaces(plan: &HostPlan) -> Result<(), Error> {
 /// # Errors
 /// What the host refuses; the caller tears down.
 pub fn make_rootfs(plan: &HostPlan, cgroups: &Cgroups) -> Result<(), Error> {
-    cgroups.create(plan.id.as_str(), &plan.spec.resources)?;
+    cgroups.create(plan.id.as_str(), &plan.resources)?;
     make_shared_dirs(plan)?;
     write_etc(plan)?;
     mount_root_file_systems(plan)
@@ -77,7 +79,7 @@ fn make_shared_dirs(plan: &HostPlan) -> Result<(), Error> {
     let pixels = u64::from(plan.spec.display.width_px) * u64::from(plan.spec.display.height_px);
     let size_bytes = pixels * PIXEL_BYTES + FRAMEBUFFER_SLACK_BYTES;
     mount_tmpfs(&dirs.framebuffer(), Tmpfs { size_bytes, mode: 0o700, uid, gid })?;
-    renew_shm(&dirs.shm(), plan.spec.resources.shm_bytes, plan.first_id)
+    renew_shm(&dirs.shm(), plan.resources.shm_bytes, plan.first_id)
 }
 
 /// Puts an empty `/dev/shm` of `size_bytes` in the place of one that may be

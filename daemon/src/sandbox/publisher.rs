@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::{DisplayState, Observed, Stage, StageTiming};
+use roost_proto::model::{self, DisplayState, Observed, Resources, Stage, StageTiming};
 use tokio::time::Instant;
 
 use super::Desired;
@@ -74,6 +74,9 @@ impl Publisher {
         self.observed.message = failure.map(|f| f.message.clone()).or_else(|| comeback.map(|c| c.message.clone()));
         self.observed.next_restart_at_unix_ms = comeback.map(|c| c.at_unix_ms);
         self.observed.exit_code = failure.and_then(|f| f.exit_code);
+        if outside != model::Phase::Ready {
+            self.observed.limits = None;
+        }
         if *phase == Phase::Ready && was != outside {
             self.observed.ready_at_unix_ms = Some(self.restored_ready_at.take().unwrap_or_else(unix_ms));
         }
@@ -166,6 +169,27 @@ impl Publisher {
     /// Notes the display number that the X server told.
     pub fn display(&mut self, number: u32) {
         self.observed.display = Some(DisplayState { number });
+    }
+
+    /// Notes the limits with which a start succeeded.
+    pub fn limits(&mut self, in_force: Resources) {
+        self.observed.limits = Some(in_force);
+    }
+
+    /// Says which limits are in force and, where they are not those that are
+    /// wanted, why.
+    pub fn limits_changed(&mut self, in_force: Option<Resources>, problem: Option<(&str, String)>) {
+        let before = self.observed.clone();
+        if in_force.is_some() {
+            self.observed.limits = in_force;
+        }
+        (self.observed.reason, self.observed.message) = match problem {
+            Some((reason, message)) => (Some(reason.to_owned()), Some(message)),
+            None => (None, None),
+        };
+        if self.observed != before {
+            self.publish();
+        }
     }
 
     /// Says why the present phase lasts.

@@ -1,7 +1,8 @@
 //! Which requests of a local caller are taken, and what they make of the
 //! wish. Pure: no locks, no time, no I/O.
 
-use roost_proto::model::{Phase, RunState, SandboxSpec};
+use roost_proto::convert::InvalidMessage;
+use roost_proto::model::{Phase, ResourcesChange, RunState, SandboxSpec};
 
 use super::{Desired, Origin};
 
@@ -70,6 +71,25 @@ pub fn decide(request: Request, desired: &Desired, phase: Phase, backs_off: bool
     }))
 }
 
+/// Decides on a change of requests and limits.
+///
+/// # Errors
+/// Every rule that the result would break.
+pub fn decide_resources(change: &ResourcesChange, desired: &Desired) -> Result<Decision, InvalidMessage> {
+    if desired.origin == Origin::Central {
+        return Ok(Decision::Deny(DeniedReason::OwnedByCentral));
+    }
+    if desired.run_state == RunState::Deleted {
+        return Ok(Decision::Deny(DeniedReason::Deleting));
+    }
+    let resources = change.apply(desired.resources()).map_err(InvalidMessage)?;
+    if resources == *desired.resources() {
+        return Ok(Decision::Ignore);
+    }
+    let generation = desired.generation + 1;
+    Ok(Decision::Accept(Box::new(Desired { resources: Some(resources), generation, ..desired.clone() })))
+}
+
 /// Whether creating `id` again with this spec is a repetition of the same
 /// request (true) or a conflict (false).
 #[must_use]
@@ -130,6 +150,19 @@ mod tests {
     fn a_restart_of_a_stopped_sandbox_starts_it() {
         let after = accepted(decide(Request::Restart, &local(RunState::Stopped), Phase::Stopped, false));
         assert_eq!(after.run_state, RunState::Running);
+    }
+
+    #[test]
+    fn new_limits_are_a_new_wish_and_the_spec_stays_as_it_was() {
+        let change = |pids| ResourcesChange { pids_limit: Some(pids), ..ResourcesChange::default() };
+        let before = local(RunState::Running);
+        let after = accepted(decide_resources(&change(300), &before).unwrap());
+        assert_eq!((after.generation, after.resources().pids_limit), (before.generation + 1, 300));
+        assert!(is_repetition(&after, &before.spec));
+        assert_eq!(decide_resources(&change(300), &after), Ok(Decision::Ignore));
+        assert_eq!(decide_resources(&change(1), &after).unwrap_err().0[0].field, "resources.pids_limit");
+        let of_central = Desired { origin: Origin::Central, ..before };
+        assert_eq!(decide_resources(&change(300), &of_central), Ok(Decision::Deny(DeniedReason::OwnedByCentral)));
     }
 
     #[test]

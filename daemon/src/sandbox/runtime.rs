@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::Usage;
+use roost_proto::model::{NodeCondition, Resources, Usage};
+
+use tokio::sync::watch;
 
 use super::Desired;
 use super::ensure::{Ended, Watch};
@@ -23,6 +25,7 @@ use super::publisher::Publisher;
 use super::restart::Scope;
 use super::teardown::TeardownError;
 use crate::host;
+use crate::host::cgroup::LimitsSet;
 use crate::metrics::Metrics;
 use crate::reconcile::ledger::{Ledger, Record};
 
@@ -123,6 +126,14 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// See [`TeardownError`]; call again later.
     async fn remove_files(&self, id: &SandboxId) -> Result<(), TeardownError>;
 
+    /// Gives what runs of a sandbox its limits, without a restart. A limit
+    /// below what is in use is refused and the old one stays. May take
+    /// seconds, while memory is reclaimed.
+    ///
+    /// # Errors
+    /// When it does not run, or the kernel refuses for another reason.
+    async fn set_limits(&self, id: &SandboxId, wanted: &Resources) -> Result<LimitsSet, host::Error>;
+
     /// What a sandbox uses now. Blocks for about 20 µs.
     ///
     /// # Errors
@@ -139,4 +150,6 @@ pub struct Services {
     pub ledger: Ledger,
     /// Counts starts and failures.
     pub metrics: Metrics,
+    /// What the node runs short of: it takes no new sandbox while one is true.
+    pub pressures: watch::Receiver<Vec<NodeCondition>>,
 }

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::{ImageRef, Stage, Usage};
+use roost_proto::model::{ImageRef, Resources, Stage, Usage};
 use tokio::time::Instant;
 
 use super::config::{NodeConfig, StartConfig};
 use super::fault::Fault;
 use crate::containerd::{ContainerId, Role, TaskRecord, TaskStatus};
 use crate::host;
+use crate::host::cgroup::LimitsSet;
 use crate::reconcile::plan::Existing;
 use crate::sandbox::Desired;
 use crate::sandbox::ensure::{Ended, Watch};
@@ -180,6 +181,10 @@ impl Runtime for SimHost {
 
     async fn remove_files(&self, _id: &SandboxId) -> Result<(), TeardownError> {
         Ok(())
+    }
+
+    async fn set_limits(&self, _id: &SandboxId, wanted: &Resources) -> Result<LimitsSet, host::Error> {
+        Ok(LimitsSet { in_force: wanted.clone(), refused: Vec::new() })
     }
 
     fn usage(&self, id: &SandboxId) -> Result<Usage, host::Error> {

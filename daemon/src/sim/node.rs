@@ -109,7 +109,9 @@ impl SimNode {
         let ledger = |source| SimNodeError::Ledger { name: self.name.clone(), source };
         let (ledger, contents) = Ledger::unthreaded(self.store.clone()).map_err(ledger)?;
         let metrics = self.shared.metrics.clone();
-        let services = Arc::new(Services { runtime: self.host.clone(), ledger, metrics });
+        // A simulated node is never short of anything.
+        let (_, pressures) = watch::channel(Vec::new());
+        let services = Arc::new(Services { runtime: self.host.clone(), ledger, metrics, pressures });
         let sandboxes_max = usize::try_from(self.shared.node.sandboxes_max).unwrap_or(usize::MAX);
         let limits = Limits { sandboxes_max, first_id: FIRST_ID };
         let manager = Manager::new(services, tasks.clone(), limits, shutdown.clone());

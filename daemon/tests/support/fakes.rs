@@ -14,10 +14,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use roost_proto::convert::InvalidMessage;
 use roost_proto::id::{SandboxId, SandboxName, TenantId};
 use roost_proto::model::{
-    HostReport, ImageInfo, ImageRef, NodeFacts, NodeStatus, Observed, Phase, PullPolicy, RunState, SandboxSpec,
-    StartRecord, SupportPart,
+    HostReport, ImageInfo, ImageRef, NodeFacts, NodeStatus, Observed, Phase, PullPolicy, ResourcesChange, RunState,
+    SandboxSpec, StartRecord, SupportPart,
 };
 use roostd::api::debug::DebugSource;
 use roostd::api::exec::{ExecControl, ExecError, ExecRunner, ExecSession, ExecSpec, TerminalSize};
@@ -53,6 +54,7 @@ pub(crate) fn desired(id: &SandboxId, origin: Origin) -> Desired {
         run_state: RunState::Running,
         restart_count: 0,
         spec: spec(),
+        resources: None,
         created_at_unix_ms: 1_700_000_000_000,
     }
 }
@@ -137,6 +139,12 @@ impl Sandboxes for FakeNode {
     async fn restart(&self, id: &SandboxId) -> Result<View, RequestError> {
         let desired = self.local(id)?;
         Ok(self.put(Desired { restart_count: desired.restart_count + 1, ..desired }))
+    }
+
+    async fn set_resources(&self, id: &SandboxId, change: ResourcesChange) -> Result<View, RequestError> {
+        let desired = self.local(id)?;
+        let resources = change.apply(desired.resources()).map_err(|e| RequestError::Invalid(InvalidMessage(e)))?;
+        Ok(self.put(Desired { resources: Some(resources), generation: desired.generation + 1, ..desired }))
     }
 
     fn get(&self, id: &SandboxId) -> Option<View> {

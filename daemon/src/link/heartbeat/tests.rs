@@ -34,6 +34,7 @@ impl Node {
                 generation: 1,
                 run_state: RunState::Running,
                 restart_count: 0,
+                resources: None,
                 spec: serde_json::from_str(r#"{"template":"bare","image":"roost/desktop"}"#).unwrap(),
                 created_at_unix_ms: 0,
             };

@@ -190,6 +190,7 @@ pub(crate) mod tests {
                 run_state: RunState::Running,
                 restart_count: 0,
                 spec: serde_json::from_str(r#"{"template":"desktop","image":"roost/desktop"}"#).unwrap(),
+                resources: None,
                 created_at_unix_ms: 1,
             },
             first_id: 1 << 20,
@@ -199,6 +200,8 @@ pub(crate) mod tests {
 
     /// Format version 1 as it was released: these files never change.
     const RECORD_V1: &str = include_str!("golden/record-v1.json");
+    /// The same with what was added to version 1 since.
+    const RECORD_V1_RESOURCES: &str = include_str!("golden/record-v1-resources.json");
     const PROGRESS_V1: &str = include_str!("golden/progress-v1.json");
     /// Version 1 with what came after its first release.
     const PROGRESS_V1_RESTARTS: &str = include_str!("golden/progress-v1-restarts.json");
@@ -207,6 +210,9 @@ pub(crate) mod tests {
     fn values_of_every_released_version_are_read() {
         let record: Record = decode(RECORD_V1.as_bytes()).unwrap();
         assert_eq!(record.desired.id.as_str(), "sbx-0123456789abcdef");
+        assert_eq!(record.desired.resources(), &record.desired.spec.resources);
+        let record: Record = decode(RECORD_V1_RESOURCES.as_bytes()).unwrap();
+        assert_eq!(record.desired.resources().pids_limit, 300);
         let progress: Progress = decode(PROGRESS_V1.as_bytes()).unwrap();
         assert_eq!(progress.failure.unwrap().reason, "workload-exited");
         assert_eq!(progress.recovery, Recovery::default());
@@ -220,6 +226,8 @@ pub(crate) mod tests {
         let json = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
         let record = encode(&decode::<Record>(RECORD_V1.as_bytes()).unwrap()).unwrap();
         assert_eq!(json(&record), json(RECORD_V1.as_bytes()));
+        let record = encode(&decode::<Record>(RECORD_V1_RESOURCES.as_bytes()).unwrap()).unwrap();
+        assert_eq!(json(&record), json(RECORD_V1_RESOURCES.as_bytes()));
         for golden in [PROGRESS_V1, PROGRESS_V1_RESTARTS] {
             let progress = encode(&decode::<Progress>(golden.as_bytes()).unwrap()).unwrap();
             assert_eq!(json(&progress), json(golden.as_bytes()));

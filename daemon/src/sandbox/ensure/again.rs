@@ -39,7 +39,7 @@ impl<'a> NotStarted<'a> {
             TeardownError::Host(error) => error.into(),
         })?;
         self.watch.check()?;
-        let shm = (probe.dirs.shm(), self.desired.spec.resources.shm_bytes, self.record.first_id);
+        let shm = (probe.dirs.shm(), self.desired.resources().shm_bytes, self.record.first_id);
         blocking(move || renew_shm(&shm.0, shm.1, shm.2)).await?;
         let making = Making { dirs: probe.dirs.clone(), start: self, workload, display };
         making.create(Role::Workload).await?;

@@ -156,13 +156,22 @@ impl Manager {
         let observed = Observed {
             phase: Phase::Failed,
             observed_generation: desired.generation,
-            reason: Some(if matches!(error, RequestError::Full { .. }) { "node-full" } else { "being-removed" }.into()),
+            reason: Some(refusal(error).into()),
             message: Some(error.to_string()),
             ..Observed::pending()
         };
         let id = desired.id.clone();
         self.table.put_desired(Arc::new(desired));
         self.table.publish(&id, observed);
+    }
+}
+
+/// Stable word for why the node does not take a sandbox.
+fn refusal(error: &RequestError) -> &'static str {
+    match error {
+        RequestError::Full { .. } => "node-full",
+        RequestError::Pressure { .. } => "node-pressure",
+        _ => "being-removed",
     }
 }
 

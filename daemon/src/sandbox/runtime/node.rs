@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::Usage;
+use roost_proto::model::{Resources, Usage};
 
 use super::{Liveness, OomKills, Runtime, Start};
 use crate::containerd::{ContainerId, Role, TaskStatus};
-use crate::host::{self, files};
+use crate::host::cgroup::{InUse, LimitsSet};
+use crate::host::{self, blocking, disk, files, mount};
 use crate::sandbox::ensure::{self, Ended, NotStarted, Watch, manager};
 use crate::sandbox::failure::StartError;
 use crate::sandbox::restart::Scope;
@@ -70,6 +71,21 @@ impl Runtime for Node {
 
     async fn remove_files(&self, id: &SandboxId) -> Result<(), TeardownError> {
         teardown::remove_files(self, id).await
+    }
+
+    async fn set_limits(&self, id: &SandboxId, wanted: &Resources) -> Result<LimitsSet, host::Error> {
+        let (cgroups, shm) = (self.cgroups.clone(), self.layout.sandbox(id).shm());
+        let (id, wanted) = (id.clone(), wanted.clone());
+        let set = move || {
+            let mut set = cgroups.set_limits(id.as_str(), &wanted)?;
+            if !mount::resize_tmpfs(&shm, wanted.shm_bytes)? {
+                let used_bytes = files::used_bytes(&shm)?;
+                set.refused.push(InUse { what: "/dev/shm", wanted_bytes: wanted.shm_bytes, used_bytes });
+                set.in_force.shm_bytes = disk::space(&shm)?.total_bytes;
+            }
+            Ok(set)
+        };
+        blocking(set).await
     }
 
     fn usage(&self, id: &SandboxId) -> Result<Usage, host::Error> {

@@ -1,0 +1,29 @@
+//! Room on a file system.
+
+use std::path::Path;
+
+use super::Error;
+
+/// What a file system has, as a process without privileges may use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// All of it, in bytes.
+    pub total_bytes: u64,
+    /// In bytes.
+    pub free_bytes: u64,
+    /// None where the file system makes inodes as it needs them.
+    pub inodes_free: Option<u64>,
+}
+
+/// Room on the file system that holds `path`.
+///
+/// # Errors
+/// When nothing is there.
+pub fn space(path: &Path) -> Result<DiskSpace, Error> {
+    let stat = nix::sys::statvfs::statvfs(path).map_err(|e| Error::path("ask for the free space of", path, e))?;
+    Ok(DiskSpace {
+        total_bytes: stat.blocks().saturating_mul(stat.fragment_size()),
+        free_bytes: stat.blocks_available().saturating_mul(stat.fragment_size()),
+        inodes_free: (stat.files() > 0).then(|| stat.files_available()),
+    })
+}

@@ -1,0 +1,48 @@
+//! Requests that change a wish: decided, made durable, passed on.
+
+use roost_proto::convert::InvalidMessage;
+use roost_proto::id::SandboxId;
+use roost_proto::model::ResourcesChange;
+
+use super::{Manager, RequestError};
+use crate::reconcile::ledger::{Change, Record};
+use crate::sandbox::request_queue::{Decision, DeniedReason, decide_resources};
+use crate::sandbox::{Desired, View};
+
+impl Manager {
+    /// Changes requests and limits of a local sandbox.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn set_resources(&self, id: &SandboxId, change: ResourcesChange) -> Result<View, RequestError> {
+        let (manager, id) = (self.clone(), id.clone());
+        let set = async move {
+            let decide = |desired: &Desired, _: &View| decide_resources(&change, desired);
+            manager.settle(&id, decide).await
+        };
+        self.whole(set).await
+    }
+
+    /// Makes a decision durable and passes it on.
+    pub(super) async fn settle(
+        &self,
+        id: &SandboxId,
+        decide: impl FnOnce(&Desired, &View) -> Result<Decision, InvalidMessage> + Send,
+    ) -> Result<View, RequestError> {
+        let _lane = self.lane.lock().await;
+        let not_found = || RequestError::NotFound(id.clone());
+        let view = self.get(id).ok_or_else(not_found)?;
+        let record = self.lock().handles.get(id).map(|h| h.record.clone()).ok_or_else(not_found)?;
+        match decide(&record.desired, &view).map_err(RequestError::Invalid)? {
+            Decision::Ignore => {}
+            Decision::Deny(DeniedReason::Deleting) => return Err(RequestError::Deleting(id.clone())),
+            Decision::Deny(DeniedReason::OwnedByCentral) => return Err(RequestError::OwnedByCentral(id.clone())),
+            Decision::Accept(desired) => {
+                let record = Record { desired: *desired, ..record };
+                self.services.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await?;
+                self.tell(record);
+            }
+        }
+        self.get(id).ok_or_else(not_found)
+    }
+}
