@@ -59,7 +59,7 @@ type Routes = Vec<(&'static str, MethodRouter<ApiState>)>;
 fn routes() -> Routes {
     vec![
         ("/sandboxes", get(sandbox::list).post(sandbox::create)),
-        ("/sandboxes/{sandbox}", get(sandbox::get).delete(sandbox::delete)),
+        ("/sandboxes/{sandbox}", get(sandbox::get).patch(sandbox::update).delete(sandbox::delete)),
         ("/sandboxes/{sandbox}/start", post(sandbox::start)),
         ("/sandboxes/{sandbox}/stop", post(sandbox::stop)),
         ("/sandboxes/{sandbox}/restart", post(sandbox::restart)),

@@ -8,10 +8,10 @@ use futures::{Stream, StreamExt};
 use roost_proto::central::sandbox_service_server::{SandboxService, SandboxServiceServer};
 use roost_proto::central::{
     CreateSandboxRequest, DeleteSandboxResponse, GetSandboxRequest, ListSandboxesRequest, ListSandboxesResponse,
-    Sandbox as WireSandbox,
+    Sandbox as WireSandbox, UpdateSandboxRequest,
 };
-use roost_proto::convert::{WireEnum, parse};
-use roost_proto::model::{CreateSandbox, Sandbox};
+use roost_proto::convert::{WireEnum, parse, require};
+use roost_proto::model::{CreateSandbox, Sandbox, UpdateSandbox};
 use roost_proto::types::SandboxObserved;
 use roost_proto::{FILE_DESCRIPTOR_SET, central};
 use tokio::sync::broadcast::error::RecvError;
@@ -20,7 +20,7 @@ use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 
 use crate::api::problem::ApiError;
-use crate::app::{Central, Create, ListSandboxes, RequestError, Scope};
+use crate::app::{Central, Create, ListSandboxes, RequestError, Scope, Update};
 use crate::changes::SandboxEvent;
 use crate::store::Intent;
 
@@ -77,7 +77,7 @@ fn status(error: RequestError) -> Status {
         400 | 413 | 415 | 422 => Code::InvalidArgument,
         401 => Code::Unauthenticated,
         404 => Code::NotFound,
-        409 => Code::FailedPrecondition,
+        409 | 412 => Code::FailedPrecondition,
         503 => Code::Unavailable,
         504 => Code::DeadlineExceeded,
         _ => Code::Internal,
@@ -98,6 +98,7 @@ fn to_wire(sandbox: Sandbox) -> WireSandbox {
         run_state: sandbox.run_state.to_wire(),
         spec: Some(sandbox.spec.into()),
         created_at_unix_ms: sandbox.created_at_unix_ms,
+        resources: sandbox.resources.map(Into::into),
     }
 }
 
@@ -121,6 +122,18 @@ impl SandboxService for Sandboxes {
         let create = read_create(request.into_inner()).map_err(|error| status(RequestError::Invalid(error.0)))?;
         let created = scope.create_sandbox(create).await.map_err(status)?;
         Ok(Response::new(to_wire(created.sandbox)))
+    }
+
+    async fn update_sandbox(&self, request: Request<UpdateSandboxRequest>) -> Result<Response<WireSandbox>, Status> {
+        let scope = self.scope(request.metadata()).await?;
+        let UpdateSandboxRequest { sandbox, resources, if_generation, idempotency_key } = request.into_inner();
+        let resources = require("resources", resources).map_err(|error| status(RequestError::Invalid(error.0)))?;
+        let update = Update {
+            body: UpdateSandbox { resources: resources.into() },
+            if_generation: (if_generation != 0).then_some(if_generation),
+            idempotency_key: (!idempotency_key.is_empty()).then_some(idempotency_key),
+        };
+        Ok(Response::new(to_wire(scope.update_sandbox(&sandbox, update).await.map_err(status)?.sandbox)))
     }
 
     async fn get_sandbox(&self, request: Request<GetSandboxRequest>) -> Result<Response<WireSandbox>, Status> {

@@ -26,12 +26,13 @@ use roost_proto::model::{ImageInfo, ImageRef, NodeCertificate, Profile, Sandbox,
 
 pub use database::Database;
 pub use error::{
-    CreateSandboxError, DeleteNodeError, DeleteProfileError, EnrolError, PutTemplateError, SetRunStateError, StoreError,
+    CreateSandboxError, DeleteNodeError, DeleteProfileError, EnrolError, PutTemplateError, SetRunStateError,
+    StoreError, UpdateSandboxError,
 };
 pub use sql::SqlStore;
 pub use types::{
     Change, ChangeSink, Created, Desired, Enrolment, HeartbeatBatch, ImageOnNodes, Intent, JoinToken, LinkNode,
-    NewJoinToken, NewSandbox, NodeRecord, PlaceFn, SandboxFilter, SandboxKey,
+    NewJoinToken, NewResources, NewSandbox, NodeRecord, PlaceFn, SandboxFilter, SandboxKey,
 };
 
 use crate::secret::SecretHash;
@@ -59,6 +60,9 @@ pub trait TenantStore: Send + Sync {
     async fn sandboxes(&self, filter: SandboxFilter, limit: u32) -> Result<Vec<Sandbox>, StoreError>;
     /// Changes what is wanted of a sandbox; no change when it is wanted already.
     async fn set_run_state(&self, key: SandboxKey, intent: Intent) -> Result<Sandbox, SetRunStateError>;
+    /// Changes requests and limits, with the room that they take on the node;
+    /// no change when they are so already.
+    async fn set_resources(&self, key: SandboxKey, new: NewResources) -> Result<Created, UpdateSandboxError>;
 
     /// All templates by name.
     async fn templates(&self) -> Result<Vec<Template>, StoreError>;
@@ -82,8 +86,9 @@ pub trait TenantStore: Send + Sync {
     async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError>;
     /// One node.
     async fn node(&self, id: NodeId) -> Result<Option<NodeRecord>, StoreError>;
-    /// Removes a node that holds no sandbox.
-    async fn delete_node(&self, id: NodeId) -> Result<(), DeleteNodeError>;
+    /// Removes a node; how many sandboxes went with it. Only with `force` may
+    /// it hold any: they are told Gone with the reason `node-lost`.
+    async fn delete_node(&self, id: NodeId, force: bool) -> Result<u64, DeleteNodeError>;
     /// Every image and the nodes that hold it.
     async fn images(&self) -> Result<Vec<ImageOnNodes>, StoreError>;
 

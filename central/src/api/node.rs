@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
 use roost_proto::model::{Node, Page, Problem};
+use serde::Deserialize;
 
 use super::extract::{Caller, Query, named};
 use super::page::{self, PageQuery};
@@ -24,11 +25,26 @@ pub(super) async fn get(Caller(scope): Caller, Path(id): Path<String>) -> Result
     Ok(Json(scope.node(&named(Noun::Node, &id)?).await?))
 }
 
-/// Removes a node that is offline and empty.
-#[utoipa::path(delete, path = "/api/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path, description = "Id")),
+/// What a removal may take with it.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeleteQuery {
+    /// Give up its sandboxes, because it is lost for good: they are Gone with the reason `node-lost`.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Removes a node that is offline and, unless forced, empty.
+#[utoipa::path(delete, path = "/api/v1/nodes/{node}", tag = "nodes",
+    params(("node" = String, Path, description = "Id"), DeleteQuery),
     responses((status = 204, description = "Removed"), (status = "default", body = Problem, description = "Refused")))]
-pub(super) async fn delete(Caller(scope): Caller, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
-    scope.delete_node(&named(Noun::Node, &id)?).await?;
+pub(super) async fn delete(
+    Caller(scope): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<DeleteQuery>,
+) -> Result<StatusCode, ApiError> {
+    scope.delete_node(&named(Noun::Node, &id)?, query.force).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -18,7 +18,7 @@ use super::{exec, image, node, profile, sandbox, stream, support, template, toke
     security(("token" = [])),
     modifiers(&Token),
     paths(
-        sandbox::list, sandbox::create, sandbox::get, sandbox::delete,
+        sandbox::list, sandbox::create, sandbox::get, sandbox::update, sandbox::delete,
         sandbox::start, sandbox::stop, sandbox::restart,
         stream::screenshot, stream::logs, exec::exec, watch::watch,
         node::list, node::get, node::delete, node::rotate,

@@ -165,17 +165,20 @@ fn not_found(noun: Noun) -> Kind {
 }
 
 fn conflict_kind(conflict: &Conflict) -> Kind {
-    let (code, title) = match conflict {
-        Conflict::NameTaken(_) => ("name-taken", "The name is taken"),
-        Conflict::KeyReused => ("idempotency-conflict", "The idempotency key is taken"),
-        Conflict::Deleting(_) => ("sandbox-deleting", "The sandbox is being deleted"),
-        Conflict::NotReady(_) => ("sandbox-not-ready", "The sandbox is not in a phase that allows it"),
-        Conflict::ProfileInUse { .. } => ("profile-in-use", "The profile is in use"),
-        Conflict::NodeNotEmpty { .. } => ("node-not-empty", "The node holds sandboxes"),
-        Conflict::NodeNotOffline { .. } => ("node-not-offline", "The node is not offline"),
-        Conflict::NodeTooOld { .. } => ("node-too-old", "The node is too old for this"),
-    };
-    (StatusCode::CONFLICT, code, title)
+    let conflicts = |code, title| (StatusCode::CONFLICT, code, title);
+    match conflict {
+        Conflict::NameTaken(_) => conflicts("name-taken", "The name is taken"),
+        Conflict::KeyReused => conflicts("idempotency-conflict", "The idempotency key is taken"),
+        Conflict::Deleting(_) => conflicts("sandbox-deleting", "The sandbox is being deleted"),
+        Conflict::NotReady(_) => conflicts("sandbox-not-ready", "The sandbox is not in a phase that allows it"),
+        Conflict::Generation { .. } => {
+            (StatusCode::PRECONDITION_FAILED, "generation-mismatch", "The sandbox was changed since")
+        }
+        Conflict::ProfileInUse { .. } => conflicts("profile-in-use", "The profile is in use"),
+        Conflict::NodeNotEmpty { .. } => conflicts("node-not-empty", "The node holds sandboxes"),
+        Conflict::NodeNotOffline { .. } => conflicts("node-not-offline", "The node is not offline"),
+        Conflict::NodeTooOld { .. } => conflicts("node-too-old", "The node is too old for this"),
+    }
 }
 
 fn placement(error: PlaceError, text: String) -> ApiError {

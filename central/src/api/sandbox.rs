@@ -5,13 +5,14 @@ use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use roost_proto::id::{NodeId, TemplateName};
-use roost_proto::model::{CreateSandbox, Page, Phase, Problem, Sandbox};
+use roost_proto::model::{CreateSandbox, Page, Phase, Problem, Sandbox, UpdateSandbox};
 use serde::Deserialize;
 
 use super::extract::{Body, Caller, Query};
 use super::problem::ApiError;
 use super::{PREFIX, page};
-use crate::app::{Create, ListSandboxes};
+use crate::app::{Create, ListSandboxes, Update};
+use crate::store::Created;
 use crate::store::Intent;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -46,14 +47,53 @@ pub(super) async fn create(
     headers: HeaderMap,
     Body(body): Body<CreateSandbox>,
 ) -> Result<Response, ApiError> {
-    let idempotency_key = headers.get(IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into());
+    let idempotency_key = idempotency_key(&headers);
     let created = scope.create_sandbox(Create { body, idempotency_key }).await?;
     let location = format!("{PREFIX}/sandboxes/{}", created.sandbox.id);
-    let mut response = (StatusCode::CREATED, [(header::LOCATION, location)], Json(created.sandbox)).into_response();
+    Ok(([(header::LOCATION, location)], answer(StatusCode::CREATED, created)).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Option<String> {
+    headers.get(IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into())
+}
+
+/// A sandbox with its generation as entity tag.
+fn answer(status: StatusCode, created: Created) -> Response {
+    let tag = [(header::ETAG, format!("\"{}\"", created.sandbox.generation))];
+    let mut response = (status, tag, Json(created.sandbox)).into_response();
     if created.replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
+}
+
+/// The generation of `If-Match`; `*` is any.
+fn if_generation(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(given) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    match given.to_str().map(str::trim) {
+        Ok("*") => Ok(None),
+        Ok(tag) => match tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')?.parse().ok()) {
+            Some(generation) => Ok(Some(generation)),
+            None => Err(ApiError::field("If-Match", "must be the ETag of an earlier answer, e.g. \"3\", or *")),
+        },
+        Err(_) => Err(ApiError::field("If-Match", "must be the ETag of an earlier answer, e.g. \"3\", or *")),
+    }
+}
+
+/// Changes requests and limits; the node applies them without a restart.
+#[utoipa::path(patch, path = "/api/v1/sandboxes/{sandbox}", tag = "sandboxes", request_body = UpdateSandbox,
+    params(("sandbox" = String, Path, description = "Id or name"),
+        ("If-Match" = Option<String>, Header, description = "ETag of an earlier answer: refused if the sandbox was changed since"),
+        ("Idempotency-Key" = Option<String>, Header, description = "8-128 visible ASCII characters: the same key and body give the same answer for a day")),
+    responses((status = 202, description = "Accepted; observed.limits says what is in force", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn update(
+    Caller(scope): Caller,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    Body(body): Body<UpdateSandbox>,
+) -> Result<Response, ApiError> {
+    let update = Update { body, if_generation: if_generation(&headers)?, idempotency_key: idempotency_key(&headers) };
+    Ok(answer(StatusCode::ACCEPTED, scope.update_sandbox(&name, update).await?))
 }
 
 /// Lists sandboxes in the order of their creation.
@@ -72,8 +112,8 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/v1/sandboxes/{sandbox}", tag = "sandboxes",
     params(("sandbox" = String, Path, description = "Id or name")),
     responses((status = 200, description = "The sandbox", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
-pub(super) async fn get(Caller(scope): Caller, Path(name): Path<String>) -> Result<Json<Sandbox>, ApiError> {
-    Ok(Json(scope.sandbox(&name).await?))
+pub(super) async fn get(Caller(scope): Caller, Path(name): Path<String>) -> Result<Response, ApiError> {
+    Ok(answer(StatusCode::OK, Created { sandbox: scope.sandbox(&name).await?, replayed: false }))
 }
 
 type Accepted = (StatusCode, Json<Sandbox>);

@@ -112,6 +112,16 @@ pub enum Conflict {
     /// It is not in a phase in which this works.
     #[error("{0}")]
     NotReady(String),
+    /// It was changed since the caller looked.
+    #[error("sandbox {name} has generation {held}, not {wanted}: look at it again, then repeat the change")]
+    Generation {
+        /// The sandbox.
+        name: String,
+        /// What the caller saw.
+        wanted: u64,
+        /// What it has.
+        held: u64,
+    },
     /// Templates name the profile.
     #[error("profile {name} is used by the templates {}: change or delete those first", templates.join(", "))]
     ProfileInUse {
@@ -121,7 +131,10 @@ pub enum Conflict {
         templates: Vec<String>,
     },
     /// The node holds sandboxes.
-    #[error("node {name} holds {sandboxes} sandboxes: delete those first")]
+    #[error(
+        "node {name} holds {sandboxes} sandboxes: delete those first, or give them up with `roost node rm --force` if it \
+         is lost for good"
+    )]
     NodeNotEmpty {
         /// The node.
         name: String,

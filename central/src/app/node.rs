@@ -48,19 +48,19 @@ impl Scope {
         Ok(present(&self.central, record))
     }
 
-    /// Removes a node that is silent and empty; its certificate is worthless
-    /// from then on.
+    /// Removes a node that is silent; its certificate is worthless from then
+    /// on. With `force` also one that holds sandboxes: they are lost with it.
     ///
     /// # Errors
     /// [`RequestError::NotFound`], [`Conflict::NodeNotOffline`],
     /// [`Conflict::NodeNotEmpty`] and [`RequestError::Store`].
-    pub async fn delete_node(&self, id: &NodeId) -> Result<(), RequestError> {
+    pub async fn delete_node(&self, id: &NodeId, force: bool) -> Result<(), RequestError> {
         let node = self.node(id).await?;
         let is_silent = matches!(node.phase, NodePhase::Offline | NodePhase::Enrolled);
         if !is_silent || self.central.sessions.is_open(id) {
             return Err(Conflict::NodeNotOffline { name: node.name, phase: node.phase }.into());
         }
-        self.store().delete_node(id.clone()).await.map_err(|error| match error {
+        let lost = self.store().delete_node(id.clone(), force).await.map_err(|error| match error {
             DeleteNodeError::NotFound => RequestError::not_found(Noun::Node, id),
             DeleteNodeError::NotEmpty(sandboxes) => {
                 Conflict::NodeNotEmpty { name: node.name.clone(), sandboxes }.into()
@@ -70,7 +70,7 @@ impl Scope {
         self.central.sessions.revoke(id);
         self.central.live.forget_node(id);
         self.central.rooms.forget();
-        tracing::info!(node = %id, name = node.name, "node removed");
+        tracing::info!(node = %id, name = node.name, lost_sandboxes = lost, "node removed");
         Ok(())
     }
 

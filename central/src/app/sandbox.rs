@@ -1,7 +1,7 @@
 //! Sandboxes: create, find, wish.
 
 use roost_proto::id::{NodeId, SandboxId, SandboxName, TemplateName};
-use roost_proto::model::{CreateSandbox, Page, Phase, PullPolicy, Sandbox, Validate, resolve};
+use roost_proto::model::{CreateSandbox, Page, Phase, PullPolicy, Sandbox, UpdateSandbox, Validate, resolve};
 use tokio_util::sync::CancellationToken;
 
 use super::{Conflict, Noun, RequestError, Scope};
@@ -10,7 +10,8 @@ use crate::clock;
 use crate::place::{self, Request};
 use crate::secret::sha256_hex;
 use crate::store::{
-    CreateSandboxError, Created, Intent, NewSandbox, PlaceFn, SandboxFilter, SandboxKey, SetRunStateError,
+    CreateSandboxError, Created, Intent, NewResources, NewSandbox, PlaceFn, SandboxFilter, SandboxKey,
+    SetRunStateError, UpdateSandboxError,
 };
 
 /// Lengths that an idempotency key may have.
@@ -21,6 +22,17 @@ const KEY_LEN: std::ops::RangeInclusive<usize> = 8..=128;
 pub struct Create {
     /// The body.
     pub body: CreateSandbox,
+    /// The idempotency key, if one was given.
+    pub idempotency_key: Option<String>,
+}
+
+/// A change of requests and limits as it was asked for.
+#[derive(Debug)]
+pub struct Update {
+    /// The body.
+    pub body: UpdateSandbox,
+    /// Generation that the sandbox must have, if one was given.
+    pub if_generation: Option<u64>,
     /// The idempotency key, if one was given.
     pub idempotency_key: Option<String>,
 }
@@ -154,6 +166,38 @@ impl Scope {
         })?;
         self.central.live.overlay(&mut sandbox);
         Ok(sandbox)
+    }
+
+    /// Changes requests and limits; the node applies them without a restart.
+    ///
+    /// # Errors
+    /// See [`RequestError`]: no such sandbox, bad fields, another generation, a
+    /// reused key, and a node without room for larger requests.
+    pub async fn update_sandbox(&self, name: &str, update: Update) -> Result<Created, RequestError> {
+        let Update { body, if_generation, idempotency_key } = update;
+        idempotency_key.as_deref().map_or(Ok(()), check_key)?;
+        // With the sandbox in it: one key is one request.
+        let digest =
+            serde_json::to_vec(&(name, &body, if_generation)).map(|text| sha256_hex(&text)).unwrap_or_default();
+        let new = NewResources {
+            change: body.resources,
+            if_generation,
+            idempotency: idempotency_key.map(|key| (key, digest)),
+            now_unix_ms: clock::now_unix_ms(),
+        };
+        let mut updated = self.store().set_resources(key(name)?, new).await.map_err(|error| match error {
+            UpdateSandboxError::NotFound => RequestError::not_found(Noun::Sandbox, name),
+            UpdateSandboxError::Deleting => Conflict::Deleting(name.into()).into(),
+            UpdateSandboxError::KeyReused => Conflict::KeyReused.into(),
+            UpdateSandboxError::Generation { held } => {
+                Conflict::Generation { name: name.into(), wanted: if_generation.unwrap_or_default(), held }.into()
+            }
+            UpdateSandboxError::Invalid(errors) => RequestError::Invalid(errors),
+            UpdateSandboxError::Place(error) => error.into(),
+            UpdateSandboxError::Store(error) => error.into(),
+        })?;
+        self.central.live.overlay(&mut updated.sandbox);
+        Ok(updated)
     }
 
     /// Follows the changes of sandboxes; filter them with [`Scope::owns`].

@@ -56,7 +56,7 @@ impl Heartbeats {
     pub(super) async fn take(&mut self, heartbeat: Heartbeat, acked_generation: u64) -> HeartbeatAck {
         let begun = Instant::now();
         let place = Place::of(&heartbeat);
-        let load = heartbeat.node.as_ref().and_then(|node| node.usage).map(load);
+        let load = heartbeat.node.as_ref().and_then(|node| node.usage).map(Into::into);
         self.central.live.heard(&self.node, load, clock::now_unix_ms());
         let is_applied = if self.order.follows(place) {
             self.apply(heartbeat, acked_generation).await
@@ -176,16 +176,6 @@ impl Heartbeats {
         if let Some(listed) = listed {
             live.keep_listed(&self.node, listed);
         }
-    }
-}
-
-fn load(usage: types::NodeUsage) -> roost_proto::model::NodeLoad {
-    roost_proto::model::NodeLoad {
-        memory_used_bytes: usage.memory_used_bytes,
-        memory_available_bytes: usage.memory_available_bytes,
-        load1_milli: usage.load1_milli,
-        disk_free_bytes: usage.disk_free_bytes,
-        clock_offset_ms: usage.clock_offset_ms,
     }
 }
 

@@ -154,5 +154,6 @@ fn to_wire(sandbox: Sandbox) -> DesiredSandbox {
         spec: Some(sandbox.spec.into()),
         tenant: sandbox.tenant.into(),
         name: sandbox.name.map(Into::into).unwrap_or_default(),
+        resources: sandbox.resources.map(Into::into),
     }
 }

@@ -4,6 +4,7 @@
 
 mod catalog;
 mod node;
+mod resources;
 mod sandbox;
 
 use std::collections::HashSet;
@@ -180,6 +181,10 @@ impl Bench {
         self.own().create_sandbox(self.new_sandbox(name), place()).await.map(|created| created.sandbox)
     }
 
+    async fn set(&self, id: &SandboxId, new: NewResources) -> Result<Created, UpdateSandboxError> {
+        self.own().set_resources(SandboxKey::Id(id.clone()), new).await
+    }
+
     pub(super) async fn find(&self, id: &SandboxId) -> Option<Sandbox> {
         self.own().sandbox(SandboxKey::Id(id.clone())).await.unwrap()
     }
@@ -242,6 +247,10 @@ macro_rules! suite {
             case!(sandbox::filters_narrow_a_list);
             case!(sandbox::a_wish_raises_the_generations_and_a_repeated_one_does_not);
             case!(sandbox::a_failed_sandbox_is_started_again);
+            case!(resources::new_limits_reach_the_node_and_count_in_its_room);
+            case!(resources::a_node_without_room_refuses_larger_requests_with_the_numbers);
+            case!(resources::a_change_needs_the_generation_that_its_caller_saw);
+            case!(resources::the_same_key_changes_once);
             case!(node::deltas_hold_what_changed_since_their_base);
             case!(node::observations_only_move_forward);
             case!(node::a_new_daemon_process_begins_its_revisions_anew);
@@ -251,6 +260,8 @@ macro_rules! suite {
             case!(node::an_expired_or_unknown_token_is_refused);
             case!(node::a_taken_node_name_is_made_unique);
             case!(node::a_node_that_holds_sandboxes_stays);
+            case!(node::a_lost_node_takes_its_sandboxes_with_it);
+            case!(node::a_pressure_keeps_sandboxes_away_while_it_is_true);
             case!(node::a_failing_condition_and_a_lost_image_keep_sandboxes_away);
             case!(node::images_are_grouped_by_reference_and_digest);
             case!(catalog::a_profile_in_use_stays_and_names_its_users);

@@ -1,6 +1,7 @@
 //! What can go wrong in the store.
 
 use roost_proto::id::{ProfileName, SandboxName};
+use roost_proto::model::FieldError;
 
 use crate::place::PlaceError;
 
@@ -80,6 +81,35 @@ pub enum SetRunStateError {
     Deleting,
     /// The database failed.
     #[error("the wish cannot be stored")]
+    Store(#[from] StoreError),
+}
+
+/// Why requests and limits are not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateSandboxError {
+    /// No such sandbox.
+    #[error("the sandbox does not exist")]
+    NotFound,
+    /// It is being deleted.
+    #[error("the sandbox is being deleted")]
+    Deleting,
+    /// The idempotency key was used with another body.
+    #[error("the idempotency key was used with another body")]
+    KeyReused,
+    /// It is not the generation that the caller saw.
+    #[error("the sandbox has generation {held} by now")]
+    Generation {
+        /// What it has.
+        held: u64,
+    },
+    /// The result breaks rules.
+    #[error("the new resources break rules")]
+    Invalid(Vec<FieldError>),
+    /// Its node has no room for larger requests.
+    #[error("the node has no room")]
+    Place(#[source] PlaceError),
+    /// The database failed.
+    #[error("the change cannot be stored")]
     Store(#[from] StoreError),
 }
 

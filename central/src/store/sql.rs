@@ -16,6 +16,7 @@ mod heartbeat;
 mod internal;
 pub(in crate::store) mod migrate;
 mod node;
+mod resources;
 pub(in crate::store) mod row;
 mod sandbox;
 mod store;

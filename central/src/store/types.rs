@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use roost_proto::id::{JoinTokenId, NodeId, SandboxId, SandboxName, TemplateName, TenantId};
-use roost_proto::model::{ImageInfo, NodeCertificate, NodeStatus, Observed, Phase, RunState, Sandbox, SandboxSpec};
+use roost_proto::model::{
+    ImageInfo, NodeCertificate, NodeStatus, Observed, Phase, ResourcesChange, RunState, Sandbox, SandboxSpec,
+};
 
 use crate::place::{PlaceError, Room};
 use crate::secret::SecretHash;
@@ -44,6 +46,19 @@ pub struct NewSandbox {
     /// Key and SHA-256 of the body, when the caller gave a key.
     pub idempotency: Option<(String, String)>,
     /// Unix time of its creation, in milliseconds.
+    pub now_unix_ms: u64,
+}
+
+/// A change of requests and limits.
+#[derive(Debug, Clone)]
+pub struct NewResources {
+    /// What changes.
+    pub change: ResourcesChange,
+    /// Generation that the sandbox must have, when the caller named one.
+    pub if_generation: Option<u64>,
+    /// Key and SHA-256 of the body, when the caller gave a key.
+    pub idempotency: Option<(String, String)>,
+    /// Unix time now, in milliseconds.
     pub now_unix_ms: u64,
 }
 

@@ -18,3 +18,4 @@ mod rest;
 mod session;
 mod start;
 mod tunnel;
+mod update;

@@ -55,6 +55,10 @@ impl NodeApi for FakeNode {
     async fn stop_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
         unused()
     }
+    async fn update_sandbox(&self, _: Request<UpdateSandboxRequest>) -> Answer<Sandbox> {
+        unused()
+    }
+
     async fn restart_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
         unused()
     }

@@ -93,13 +93,39 @@ pub(super) async fn a_taken_node_name_is_made_unique(bench: Bench) {
 
 pub(super) async fn a_node_that_holds_sandboxes_stays(bench: Bench) {
     let made = bench.create(None).await.unwrap();
-    let delete = async || bench.own().delete_node(bench.node.clone()).await;
+    let delete = async || bench.own().delete_node(bench.node.clone(), false).await;
     assert!(matches!(delete().await, Err(DeleteNodeError::NotEmpty(1))));
     bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete).await.unwrap();
     bench.observe(&made.id, Phase::Gone, 1).await;
     delete().await.unwrap();
     assert!(bench.store.system().link_node(bench.node.clone()).await.unwrap().is_none());
     assert!(bench.own().images().await.unwrap().is_empty());
+}
+
+pub(super) async fn a_lost_node_takes_its_sandboxes_with_it(bench: Bench) {
+    let made = bench.create(Some("box")).await.unwrap();
+    assert!(matches!(bench.other().delete_node(bench.node.clone(), true).await, Err(DeleteNodeError::NotFound)));
+    assert_eq!(bench.own().delete_node(bench.node.clone(), true).await.unwrap(), 1);
+    assert_eq!(bench.find(&made.id).await, None);
+    assert!(bench.own().nodes().await.unwrap().is_empty());
+    let changes = crate::changes::lock(&bench.changes.0);
+    let [.., Change::Sandbox(last), Change::Gone { id, .. }] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!((last.observed.phase, last.observed.reason.as_deref()), (Phase::Gone, Some("node-lost")));
+    assert_eq!(*id, made.id);
+}
+
+pub(super) async fn a_pressure_keeps_sandboxes_away_while_it_is_true(bench: Bench) {
+    let pressure = |is_true| NodeCondition {
+        kind: "DiskPressure".into(),
+        is_true,
+        reason: "BelowThreshold".into(),
+        message: "7 bytes are free".into(),
+    };
+    bench.report(&NodeStatus { conditions: vec![pressure(true)], ..status(4) }).await;
+    let Err(CreateSandboxError::Place(error)) = bench.create(None).await else { panic!("placed under pressure") };
+    assert!(error.to_string().contains("DiskPressure: 7 bytes"), "{error}");
+    bench.report(&NodeStatus { conditions: vec![pressure(false)], ..status(4) }).await;
+    assert!(bench.create(None).await.is_ok());
 }
 
 pub(super) async fn a_failing_condition_and_a_lost_image_keep_sandboxes_away(bench: Bench) {

@@ -19,7 +19,7 @@ pub(super) async fn another_tenant_sees_and_changes_nothing(bench: Bench) {
     assert!(matches!(other.set_run_state(key, Intent::Delete).await, Err(SetRunStateError::NotFound)));
     assert!(other.templates().await.unwrap().is_empty() && other.profiles().await.unwrap().is_empty());
     assert!(other.nodes().await.unwrap().is_empty() && other.images().await.unwrap().is_empty());
-    assert!(matches!(other.delete_node(bench.node.clone()).await, Err(DeleteNodeError::NotFound)));
+    assert!(matches!(other.delete_node(bench.node.clone(), false).await, Err(DeleteNodeError::NotFound)));
     let refused = other.create_sandbox(bench.new_sandbox(None), place()).await;
     assert!(matches!(refused, Err(CreateSandboxError::Place(PlaceError::NoNodes))));
 }

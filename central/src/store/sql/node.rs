@@ -6,9 +6,9 @@ use roost_proto::id::{NodeId, TenantId};
 use roost_proto::model::{ImageInfo, ImageRef, NodeCapacity, NodeCertificate, NodeStatus, Resources};
 
 use super::row::{all, count, count32, document, exists, first, first_count, int, maybe_count, parsed, text, to_json};
-use super::{Row, Transaction, values};
+use super::{Row, Transaction, sandbox, values};
 use crate::place::{self, Room};
-use crate::store::{DeleteNodeError, EnrolError, Enrolment, ImageOnNodes, LinkNode, NodeRecord, StoreError};
+use crate::store::{Change, DeleteNodeError, EnrolError, Enrolment, ImageOnNodes, LinkNode, NodeRecord, StoreError};
 
 const TABLE: &str = "nodes";
 /// What [`read`] reads.
@@ -70,14 +70,23 @@ pub(super) fn find(tx: &dyn Transaction, tenant: &TenantId, id: &NodeId) -> Resu
     Ok(Some(node))
 }
 
-pub(super) fn delete(tx: &dyn Transaction, tenant: &TenantId, id: &NodeId) -> Result<(), DeleteNodeError> {
+pub(super) fn delete(
+    tx: &dyn Transaction,
+    tenant: &TenantId,
+    id: &NodeId,
+    force: bool,
+    changes: &mut Vec<Change>,
+) -> Result<u64, DeleteNodeError> {
     let node = find(tx, tenant, id)?.ok_or(DeleteNodeError::NotFound)?;
-    if node.sandboxes > 0 {
+    if node.sandboxes > 0 && !force {
         return Err(DeleteNodeError::NotEmpty(node.sandboxes));
+    }
+    for lost in sandbox::desired(tx, id, None)?.sandboxes {
+        sandbox::lose(tx, lost, &node.name, changes)?;
     }
     tx.execute("DELETE FROM node_images WHERE node_id = $1", values![id.as_str()])?;
     tx.execute("DELETE FROM nodes WHERE id = $1", values![id.as_str()])?;
-    Ok(())
+    Ok(node.sandboxes)
 }
 
 pub(super) fn images(tx: &dyn Transaction, tenant: &TenantId) -> Result<Vec<ImageOnNodes>, StoreError> {

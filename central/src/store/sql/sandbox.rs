@@ -16,7 +16,8 @@ use crate::store::{
 
 const TABLE: &str = "sandboxes";
 /// What [`read`] reads.
-pub(super) const COLUMNS: &str = "id, tenant_id, name, node_id, generation, run_state, restart_count, spec, observed, \
+pub(super) const COLUMNS: &str = "id, tenant_id, name, node_id, generation, run_state, restart_count, spec, resources, \
+                       observed, \
                        observed_at_unix_ms, created_at_unix_ms";
 
 /// How often a placement begins anew when the room that it chose was taken
@@ -41,6 +42,7 @@ pub(super) fn read(row: &dyn Row) -> Result<Sandbox, StoreError> {
         run_state,
         restart_count: count(row, "restart_count")?,
         spec: document(row, TABLE, "spec")?,
+        resources: row.text("resources")?.map(|text| from_json(TABLE, text)).transpose()?,
         observed,
         created_at_unix_ms: count(row, "created_at_unix_ms")?,
         observed_at_unix_ms: maybe_count(row, "observed_at_unix_ms")?,
@@ -116,10 +118,12 @@ pub(super) fn create(
     place: &PlaceFn,
     changes: &mut Vec<Change>,
 ) -> Result<Created, CreateSandboxError> {
-    if let Some((key, body)) = &new.idempotency
-        && let Some(sandbox) = replay(tx, tenant, key, body)?
-    {
-        return Ok(Created { sandbox, replayed: true });
+    if let Some((key, body)) = &new.idempotency {
+        match replay(tx, tenant, key, body)? {
+            Replay::New => {}
+            Replay::Answer(sandbox) => return Ok(Created { sandbox: *sandbox, replayed: true }),
+            Replay::Reused => return Err(CreateSandboxError::KeyReused),
+        }
     }
     if let Some(name) = &new.name
         && find(tx, tenant, &SandboxKey::Name(name.clone()))?.is_some()
@@ -136,15 +140,14 @@ pub(super) fn create(
         run_state: RunState::Running,
         restart_count: 0,
         spec: new.spec.clone(),
+        resources: None,
         observed: Observed::pending(),
         created_at_unix_ms: new.now_unix_ms,
         observed_at_unix_ms: None,
     };
     insert(tx, &sandbox, node_generation)?;
-    if let Some((key, body)) = &new.idempotency {
-        let sql = "INSERT INTO idempotency_keys VALUES ($1, $2, $3, $4, $5)";
-        let answer = to_json(TABLE, &sandbox)?;
-        tx.execute(sql, values![tenant.as_str(), key, body, answer, int(new.now_unix_ms)])?;
+    if let Some(idempotency) = &new.idempotency {
+        keep_answer(tx, &sandbox, idempotency, new.now_unix_ms)?;
     }
     changes.push(Change::Desired { node_id: sandbox.node_id.clone(), generation: node_generation });
     changes.push(Change::Sandbox(Box::new(sandbox.clone())));
@@ -178,21 +181,38 @@ fn reserve(
     Err(CreateSandboxError::Place(PlaceError::NothingFits(lost)))
 }
 
-/// The answer that this key got before.
-fn replay(
+/// Keeps the answer to an idempotency key.
+pub(super) fn keep_answer(
     tx: &dyn Transaction,
-    tenant: &TenantId,
-    key: &str,
-    body: &str,
-) -> Result<Option<Sandbox>, CreateSandboxError> {
+    sandbox: &Sandbox,
+    (key, body): &(String, String),
+    now_unix_ms: u64,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO idempotency_keys VALUES ($1, $2, $3, $4, $5)";
+    let answer = to_json(TABLE, sandbox)?;
+    tx.execute(sql, values![sandbox.tenant.as_str(), key, body, answer, int(now_unix_ms)]).map(drop)
+}
+
+/// What an idempotency key stands for.
+pub(super) enum Replay {
+    /// Nothing yet.
+    New,
+    /// The answer that it got before.
+    Answer(Box<Sandbox>),
+    /// Another request.
+    Reused,
+}
+
+/// Looks an idempotency key up.
+pub(super) fn replay(tx: &dyn Transaction, tenant: &TenantId, key: &str, body: &str) -> Result<Replay, StoreError> {
     let sql = "SELECT body_sha256, answer FROM idempotency_keys WHERE tenant_id = $1 AND idempotency_key = $2";
     let found =
         first(tx, sql, values![tenant.as_str(), key], |row| Ok((text(row, "body_sha256")?, text(row, "answer")?)))?;
-    match found {
-        None => Ok(None),
-        Some((earlier, _)) if earlier != body => Err(CreateSandboxError::KeyReused),
-        Some((_, answer)) => Ok(Some(from_json("idempotency_keys", &answer)?)),
-    }
+    Ok(match found {
+        None => Replay::New,
+        Some((earlier, _)) if earlier != body => Replay::Reused,
+        Some((_, answer)) => Replay::Answer(Box::new(from_json("idempotency_keys", &answer)?)),
+    })
 }
 
 fn insert(tx: &dyn Transaction, s: &Sandbox, node_generation: u64) -> Result<(), StoreError> {
@@ -276,9 +296,24 @@ pub(super) fn set_run_state(
 /// Forgets a sandbox that its node no longer holds, and frees its room.
 pub(super) fn remove(tx: &dyn Transaction, sandbox: &Sandbox, changes: &mut Vec<Change>) -> Result<(), StoreError> {
     tx.execute("DELETE FROM sandboxes WHERE id = $1", values![sandbox.id.as_str()])?;
-    node::release(tx, &sandbox.node_id, &sandbox.spec.resources)?;
+    node::release(tx, &sandbox.node_id, sandbox.resources())?;
     changes.push(Change::Gone { tenant: sandbox.tenant.clone(), id: sandbox.id.clone() });
     Ok(())
+}
+
+/// Forgets a sandbox whose node will never answer again; watchers are told why.
+pub(super) fn lose(
+    tx: &dyn Transaction,
+    mut sandbox: Sandbox,
+    node: &str,
+    changes: &mut Vec<Change>,
+) -> Result<(), StoreError> {
+    sandbox.observed.phase = Phase::Gone;
+    sandbox.observed.stage = None;
+    sandbox.observed.reason = Some("node-lost".into());
+    sandbox.observed.message = Some(format!("its node {node} was removed as lost: create it again"));
+    changes.push(Change::Sandbox(Box::new(sandbox.clone())));
+    remove(tx, &sandbox, changes)
 }
 
 pub(super) fn desired(tx: &dyn Transaction, node: &NodeId, base: Option<u64>) -> Result<Desired, StoreError> {

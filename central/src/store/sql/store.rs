@@ -8,7 +8,7 @@ use roost_proto::model::{ImageInfo, ImageRef, NodeCertificate, Profile, Sandbox,
 
 use tokio_util::sync::DropGuard;
 
-use super::{Queues, Transaction, heartbeat, node, sandbox, template, token};
+use super::{Queues, Transaction, heartbeat, node, resources, sandbox, template, token};
 use crate::secret::SecretHash;
 use crate::store::*;
 
@@ -77,6 +77,11 @@ impl TenantStore for SqlTenant {
         self.queues.write("set_run_state", move |tx, out| sandbox::set_run_state(tx, &tenant, &key, intent, out)).await
     }
 
+    async fn set_resources(&self, key: SandboxKey, new: NewResources) -> Result<Created, UpdateSandboxError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("set_resources", move |tx, out| resources::set(tx, &tenant, &key, &new, out)).await
+    }
+
     async fn templates(&self) -> Result<Vec<Template>, StoreError> {
         let tenant = self.tenant.clone();
         self.queues.read("templates", move |tx| template::templates(tx, &tenant)).await
@@ -127,9 +132,9 @@ impl TenantStore for SqlTenant {
         self.queues.read("node", move |tx| node::find(tx, &tenant, &id)).await
     }
 
-    async fn delete_node(&self, id: NodeId) -> Result<(), DeleteNodeError> {
+    async fn delete_node(&self, id: NodeId, force: bool) -> Result<u64, DeleteNodeError> {
         let tenant = self.tenant.clone();
-        self.queues.write("delete_node", move |tx, _| node::delete(tx, &tenant, &id)).await
+        self.queues.write("delete_node", move |tx, out| node::delete(tx, &tenant, &id, force, out)).await
     }
 
     async fn images(&self) -> Result<Vec<ImageOnNodes>, StoreError> {
