@@ -112,3 +112,24 @@ impl<'a> Several<'a> {
         self.exit.map_or(Ok(()), |exit| Err(CliError::Told(exit)))
     }
 }
+
+/// Asks on a terminal before something is lost; scripts are not asked.
+///
+/// # Errors
+/// The answer is not yes, or the terminal went away.
+fn confirm(question: &str) -> Result<(), CliError> {
+    use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+    if !io::stdin().is_terminal() {
+        return Ok(());
+    }
+    let error = |source| CliError::File { operation: "ask on", path: "the terminal".into(), source };
+    let mut err = io::stderr().lock();
+    write!(err, "{question} [y/N] ").and_then(|()| err.flush()).map_err(error)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(error)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(CliError::usage("nothing was removed", "answer y, or give --yes"))
+    }
+}

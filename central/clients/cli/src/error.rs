@@ -93,6 +93,7 @@ impl CliError {
             Self::Client(error) | Self::Wait(WaitError::Client(error)) => client_exit(error),
             Self::Wait(WaitError::Timeout { .. }) => Exit::Timeout,
             Self::Wait(WaitError::Gone { .. }) => Exit::NotFound,
+            Self::Wait(WaitError::Refused { .. }) => Exit::Conflict,
             Self::Wait(_) => Exit::Error,
             Self::NodeSocket(error) => error.exit(),
             Self::Told(exit) => *exit,
@@ -219,7 +220,7 @@ fn wait_hint(error: &WaitError) -> Option<String> {
         WaitError::Timeout { label, .. } => {
             Some(format!("it goes on by itself: roost sandbox get {label}, or wait longer with --timeout"))
         }
-        WaitError::Gone { .. } | WaitError::Client(_) | WaitError::Output(_) => None,
+        WaitError::Refused { .. } | WaitError::Gone { .. } | WaitError::Client(_) | WaitError::Output(_) => None,
     }
 }
 

@@ -15,6 +15,12 @@ pub(crate) enum ValueError {
     /// Not `KEY=VALUE`.
     #[error("\"{0}\" is not a variable: use KEY=VALUE")]
     Variable(String),
+    /// Not a number of cores.
+    #[error("\"{0}\" is not a number of cores: use for example 2, 0.5 or 500m")]
+    Cores(String),
+    /// Not a number of bytes.
+    #[error("\"{0}\" is not a size: use for example 4Gi, 512Mi or a number of bytes")]
+    Bytes(String),
     /// One line of an environment file.
     #[error("line {line}: {problem}")]
     EnvLine {
@@ -46,6 +52,52 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
 /// As [`duration`], and zero.
 pub(crate) fn positive_duration(text: &str) -> Result<Duration, ValueError> {
     duration(text).and_then(|span| if span.is_zero() { Err(ValueError::Zero) } else { Ok(span) })
+}
+
+/// Parses a number of cores, as Kubernetes writes it: `2`, `0.5`, `500m`. The
+/// result is in thousandths of a core.
+///
+/// # Errors
+/// Anything else, and what is finer than a thousandth.
+pub(crate) fn cores(text: &str) -> Result<u32, ValueError> {
+    let error = || ValueError::Cores(text.into());
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if let Some(millis) = text.strip_suffix('m') {
+        return if digits(millis) { millis.parse().map_err(|_| error()) } else { Err(error()) };
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if whole.is_empty() || fraction.is_empty() || fraction.len() > 3 || !digits(whole) || !digits(fraction) {
+        return Err(error());
+    }
+    let whole = whole.parse::<u32>().ok().and_then(|whole| whole.checked_mul(1000));
+    let fraction = format!("{fraction:0<3}").parse::<u32>().ok();
+    whole.zip(fraction).and_then(|(whole, fraction)| whole.checked_add(fraction)).ok_or_else(error)
+}
+
+/// Parses a size, as Kubernetes and docker write it: `4Gi`, `512Mi`, `64M`, or
+/// a number of bytes.
+///
+/// # Errors
+/// Anything else.
+pub(crate) fn bytes(text: &str) -> Result<u64, ValueError> {
+    const UNITS: [(&str, u64); 8] = [
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("Ti", 1 << 40),
+        ("k", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("T", 1_000_000_000_000),
+    ];
+    let error = || ValueError::Bytes(text.into());
+    let plain = text.strip_suffix('B').filter(|rest| rest.ends_with('i')).unwrap_or(text);
+    let unit = UNITS.into_iter().find_map(|(unit, factor)| Some((plain.strip_suffix(unit)?, factor)));
+    let (number, factor) = unit.unwrap_or((plain, 1));
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(error());
+    }
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(error)
 }
 
 /// Splits `KEY=VALUE` at the first `=`.
@@ -99,6 +151,26 @@ mod tests {
         for bad in ["", "-5s", "soon", "1 fortnight", "5x"] {
             let error = duration(bad).unwrap_err();
             assert!(error.to_string().contains("30s"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn cores_and_sizes_are_what_kubernetes_and_docker_take() {
+        for (text, millis) in [("2", 2000), ("0.5", 500), ("500m", 500), ("1.25", 1250), ("0", 0), ("0.001", 1)] {
+            assert_eq!(cores(text), Ok(millis), "{text}");
+        }
+        for (text, size) in [("4Gi", 4 << 30), ("512Mi", 512 << 20), ("64M", 64_000_000), ("4GiB", 4 << 30), ("7", 7)] {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+    }
+
+    #[test]
+    fn cores_and_sizes_that_mean_nothing_are_refused_with_examples() {
+        for bad in ["", "m", "-1", "1.0001", ".5", "5.", "1e3", "+1", "9999999999"] {
+            assert!(cores(bad).unwrap_err().to_string().contains("500m"), "{bad}");
+        }
+        for bad in ["", "Gi", "-1", "1.5Gi", "4gb", "4B", "99999999999999999999", "20000000Ti"] {
+            assert!(bytes(bad).unwrap_err().to_string().contains("512Mi"), "{bad}");
         }
     }
 

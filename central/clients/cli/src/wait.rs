@@ -33,6 +33,14 @@ pub(crate) enum WaitError {
         /// One sentence.
         message: String,
     },
+    /// The kernel keeps its old limits.
+    #[error("{label} keeps an old limit: {message}")]
+    Refused {
+        /// Name or id.
+        label: String,
+        /// One sentence.
+        message: String,
+    },
     /// It was deleted meanwhile.
     #[error("{label} is gone: it was deleted while this command waited for {goal}")]
     Gone {

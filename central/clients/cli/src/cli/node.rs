@@ -18,7 +18,13 @@ pub(crate) enum NodeCommand {
     #[command(after_help = "Example:\n  roost node get gpu-a")]
     Get(GetNodeArgs),
     /// Remove nodes from the registry; their certificates end
-    #[command(visible_alias = "delete", after_help = "Example:\n  roost node rm gpu-a")]
+    #[command(
+        visible_alias = "delete",
+        after_help = "\
+Examples:
+  roost node rm gpu-a
+  roost node rm gpu-a --force      it is lost for good, with its sandboxes"
+    )]
     Rm(RemoveNodeArgs),
     /// Have nodes renew their certificates now
     #[command(after_help = "Examples:\n  roost node rotate gpu-a\n  roost node rotate gpu-a --wait")]
@@ -48,6 +54,12 @@ pub(crate) struct RemoveNodeArgs {
     /// Names or ids
     #[arg(required = true, value_name = "NODE")]
     pub(crate) nodes: Vec<String>,
+    /// Give up the sandboxes of an offline node: they are Gone (node-lost)
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// With --force on a terminal: do not ask
+    #[arg(short, long, requires = "force")]
+    pub(crate) yes: bool,
 }
 
 /// `rotate`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use roost_proto::id::{ProfileName, SandboxName, TemplateName};
-use roost_proto::model::Phase;
+use roost_proto::model::{Phase, ResourcesChange};
 
 use crate::output::{ListArgs, OutputArgs};
 use crate::values;
@@ -47,6 +47,18 @@ Examples:
     /// Stop and start sandboxes
     #[command(after_help = "Example:\n  roost sandbox restart demo --wait --timeout 1m")]
     Restart(VerbArgs),
+    /// Change what sandboxes may use, without a restart
+    #[command(after_help = "\
+Examples:
+  roost sandbox set demo --memory 8Gi --cpu 2
+  roost sandbox set demo --cpu 500m --pids 300 --shm 256Mi --wait
+  roost sandbox set demo --cpu 0 --cpu-request 1
+  roost sandbox set demo --memory 2Gi --if-generation 3
+
+Where the kernel cannot lower a limit, because more is in use, the old one
+stays and the new one is tried again: --wait then ends with exit code 4, and
+`roost sandbox get` says why.")]
+    Set(SetArgs),
     /// Remove sandboxes with everything they hold
     #[command(
         visible_alias = "delete",
@@ -166,6 +178,60 @@ pub(crate) struct VerbArgs {
     pub(crate) sandboxes: Vec<SandboxName>,
     #[command(flatten)]
     pub(crate) waiting: WaitingArgs,
+}
+
+/// `set`.
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "SANDBOX")]
+    pub(crate) sandboxes: Vec<SandboxName>,
+    #[command(flatten)]
+    pub(crate) change: ChangeArgs,
+    /// Only if it was not changed since it had this generation
+    #[arg(long, value_name = "GENERATION")]
+    pub(crate) if_generation: Option<u64>,
+    #[command(flatten)]
+    pub(crate) waiting: WaitingArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// What `set` changes.
+#[derive(Debug, Clone, Copy, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct ChangeArgs {
+    /// Most CPU, in cores or thousandths (2, 0.5, 500m); 0 = no limit
+    #[arg(long, value_name = "CORES", value_parser = values::cores)]
+    cpu: Option<u32>,
+    /// Most memory (4Gi, 512Mi, or bytes)
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    memory: Option<u64>,
+    /// Most processes and threads
+    #[arg(long, value_name = "COUNT")]
+    pids: Option<u32>,
+    /// Size of /dev/shm
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    shm: Option<u64>,
+    /// CPU that placement counts
+    #[arg(long, value_name = "CORES", value_parser = values::cores)]
+    cpu_request: Option<u32>,
+    /// Memory that placement counts
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    memory_request: Option<u64>,
+}
+
+impl From<ChangeArgs> for ResourcesChange {
+    fn from(args: ChangeArgs) -> Self {
+        Self {
+            cpu_request_millis: args.cpu_request,
+            cpu_limit_millis: args.cpu,
+            memory_request_bytes: args.memory_request,
+            memory_limit_bytes: args.memory,
+            pids_limit: args.pids,
+            shm_bytes: args.shm,
+        }
+    }
 }
 
 /// `rm`.

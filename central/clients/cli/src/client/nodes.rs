@@ -52,12 +52,13 @@ impl Client {
         self.json(&Call::get(format!("/nodes/{id}"))).await
     }
 
-    /// Removes a node from the registry.
+    /// Removes a node from the registry; with `force` also its sandboxes.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub(crate) async fn delete_node(&self, id: &NodeId) -> Result<(), ClientError> {
-        self.done(&Call::new(Method::DELETE, format!("/nodes/{id}"))).await
+    pub(crate) async fn delete_node(&self, id: &NodeId, force: bool) -> Result<(), ClientError> {
+        let call = Call::new(Method::DELETE, format!("/nodes/{id}")).query_option("force", force.then_some(true));
+        self.done(&call).await
     }
 
     /// Asks a node to renew its certificate; the node as it was before.

@@ -1,10 +1,10 @@
 //! Sandboxes.
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method, header};
 use hyper::body::Incoming;
 use roost_proto::id::{NodeId, SandboxName, TemplateName};
-use roost_proto::model::{CreateSandbox, Phase, Sandbox};
+use roost_proto::model::{CreateSandbox, Phase, Sandbox, UpdateSandbox};
 
 use super::{Call, Client, ClientError};
 
@@ -99,6 +99,24 @@ impl Client {
     /// See [`ClientError`].
     pub(crate) async fn ask_sandbox(&self, sandbox: &SandboxName, verb: Verb) -> Result<(), ClientError> {
         self.done(&Call::new(Method::POST, format!("/sandboxes/{sandbox}/{}", verb.as_str()))).await
+    }
+
+    /// Changes what a sandbox may use; returns once that is accepted. With
+    /// `if_generation` only if it was not changed since.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub(crate) async fn update_sandbox(
+        &self,
+        sandbox: &SandboxName,
+        body: &UpdateSandbox,
+        if_generation: Option<u64>,
+    ) -> Result<Sandbox, ClientError> {
+        let mut call = Call::new(Method::PATCH, format!("/sandboxes/{sandbox}")).json(body)?.with_idempotency_key();
+        if let Some(tag) = if_generation.and_then(|tag| HeaderValue::from_str(&format!("\"{tag}\"")).ok()) {
+            call = call.header(header::IF_MATCH, tag);
+        }
+        self.json(&call).await
     }
 
     /// Deletes a sandbox; returns once that is accepted.

@@ -7,8 +7,8 @@ mod token;
 use roost_proto::id::NodeId;
 use roost_proto::model::{Node, NodePhase};
 
-use super::{App, Several};
-use crate::cli::NodeCommand;
+use super::{App, Several, confirm};
+use crate::cli::{NodeCommand, RemoveNodeArgs};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output::printer::Listing;
@@ -40,7 +40,7 @@ pub(super) async fn run(app: &App, command: NodeCommand) -> Result<(), CliError>
     match command {
         NodeCommand::Ls(args) => list(app, args).await,
         NodeCommand::Get(args) => show::run(app, &args.nodes, args.output).await,
-        NodeCommand::Rm(args) => remove(app, &args.nodes).await,
+        NodeCommand::Rm(args) => remove(app, &args).await,
         NodeCommand::Rotate(args) => rotate::run(app, &args).await,
         NodeCommand::JoinToken(args) => token::run(app, args).await,
     }
@@ -117,23 +117,28 @@ fn row(node: &Node, now: u64) -> Vec<Text> {
 
 /// Phase, with the conditions that keep sandboxes away.
 fn status(node: &Node) -> Text {
-    let bad: Vec<_> = node.status.conditions.iter().filter(|c| !c.is_true).map(|c| c.kind.as_str()).collect();
+    let bad = node.status.conditions.iter().filter(|c| !c.is_healthy());
+    let bad: Vec<_> = bad.map(|c| if c.is_true { c.kind.clone() } else { format!("not {}", c.kind) }).collect();
     match node.phase {
         NodePhase::Online if bad.is_empty() => Text::new("Online", Tone::Good),
-        NodePhase::Online => Text::new(format!("Online, not {}", bad.join(", ")), Tone::Bad),
+        NodePhase::Online => Text::new(format!("Online, {}", bad.join(", ")), Tone::Bad),
         NodePhase::Enrolled => Text::new("Enrolled", Tone::Busy),
         NodePhase::Stale => Text::new("Stale", Tone::Busy),
         NodePhase::Offline => Text::new("Offline", Tone::Bad),
     }
 }
 
-async fn remove(app: &App, names: &[String]) -> Result<(), CliError> {
+async fn remove(app: &App, args: &RemoveNodeArgs) -> Result<(), CliError> {
     let client = app.client()?;
     let mut several = Several::new(app);
-    for name in names {
+    for name in &args.nodes {
         let removed = async {
             let node = find(client, name).await?;
-            client.delete_node(&node.id).await?;
+            if args.force && node.sandboxes > 0 && !args.yes {
+                let what = human::count(usize::try_from(node.sandboxes).unwrap_or(usize::MAX), "sandbox", "sandboxes");
+                confirm(&format!("Remove {} and give up {what} on it?", node.name))?;
+            }
+            client.delete_node(&node.id, args.force).await?;
             Ok(node)
         };
         if let Some(node) = several.take(removed.await)? {
@@ -183,5 +188,15 @@ mod tests {
             message: String::new(),
         }];
         assert_eq!(status(&node).text, "Online, not ContainerdReady");
+        let pressure = |is_true| NodeCondition {
+            kind: "DiskPressure".into(),
+            is_true,
+            reason: String::new(),
+            message: String::new(),
+        };
+        node.status.conditions.push(pressure(false));
+        assert_eq!(status(&node).text, "Online, not ContainerdReady");
+        node.status.conditions[1] = pressure(true);
+        assert_eq!(status(&node).text, "Online, not ContainerdReady, DiskPressure");
     }
 }

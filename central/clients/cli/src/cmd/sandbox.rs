@@ -3,6 +3,7 @@
 mod create;
 mod list;
 mod remove;
+mod set;
 mod show;
 mod verb;
 
@@ -32,6 +33,7 @@ pub(super) async fn run(app: &App, command: SandboxCommand) -> Result<ExitCode, 
         SandboxCommand::Start(args) => verb::run(app, Verb::Start, args).await,
         SandboxCommand::Stop(args) => verb::run(app, Verb::Stop, args).await,
         SandboxCommand::Restart(args) => verb::run(app, Verb::Restart, args).await,
+        SandboxCommand::Set(args) => set::run(app, args).await,
         SandboxCommand::Rm(args) => remove::run(app, args).await,
         SandboxCommand::Exec(args) => return exec::run(app, args).await,
         SandboxCommand::Logs(args) => logs::run(app, args).await,

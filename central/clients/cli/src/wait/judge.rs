@@ -17,6 +17,9 @@ pub(crate) enum Goal {
     /// Nothing of it is left
     #[value(name = "Gone", alias = "gone", alias = "delete", alias = "deleted")]
     Gone,
+    /// The kernel enforces the limits that are wanted
+    #[value(skip)]
+    Updated,
 }
 
 impl std::fmt::Display for Goal {
@@ -25,6 +28,7 @@ impl std::fmt::Display for Goal {
             Self::Ready => "Ready",
             Self::Stopped => "Stopped",
             Self::Gone => "Gone",
+            Self::Updated => "updated",
         })
     }
 }
@@ -40,6 +44,8 @@ pub(crate) enum Verdict {
     Failed,
     /// It is gone, and that was not the goal.
     Gone,
+    /// The kernel refuses the limits for now.
+    Refused,
 }
 
 /// Judges a sandbox. An observation that answers an older wish than the
@@ -49,9 +55,21 @@ pub(crate) fn judge(goal: Goal, sandbox: &Sandbox) -> Verdict {
     match (goal, sandbox.observed.phase) {
         (Goal::Gone, Phase::Gone) => Verdict::Met,
         (_, Phase::Gone | Phase::Deleting) if goal != Goal::Gone => Verdict::Gone,
+        (Goal::Updated, phase) if is_current => judge_limits(phase, sandbox),
         (Goal::Ready, Phase::Ready) | (Goal::Stopped, Phase::Stopped) if is_current => Verdict::Met,
         // What failed can still be removed.
         (Goal::Ready | Goal::Stopped, Phase::Failed) if is_current => Verdict::Failed,
+        _ => Verdict::Waiting,
+    }
+}
+
+/// What does not run gets its limits with its next start.
+fn judge_limits(phase: Phase, sandbox: &Sandbox) -> Verdict {
+    let observed = &sandbox.observed;
+    match (phase, &observed.reason) {
+        (Phase::Stopped | Phase::Failed, _) => Verdict::Met,
+        (Phase::Ready, _) if observed.limits.as_ref() == Some(sandbox.resources()) => Verdict::Met,
+        (Phase::Ready, Some(_)) if observed.limits.is_some() => Verdict::Refused,
         _ => Verdict::Waiting,
     }
 }
@@ -108,7 +126,7 @@ pub(crate) fn success(label: &str, goal: Goal, sandbox: Option<&Sandbox>) -> Str
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use roost_proto::model::{RunState, StageTiming};
+    use roost_proto::model::{Resources, RunState, StageTiming};
 
     pub(crate) fn sandbox(generation: u64, observed_generation: u64, phase: Phase) -> Sandbox {
         Sandbox {
@@ -120,6 +138,7 @@ pub(crate) mod tests {
             run_state: RunState::Running,
             restart_count: 0,
             spec: serde_json::from_str(r#"{"template":"desktop","image":"roost/desktop"}"#).unwrap(),
+            resources: None,
             observed: Observed { observed_generation, phase, ..Observed::pending() },
             created_at_unix_ms: 0,
             observed_at_unix_ms: None,
@@ -149,6 +168,20 @@ pub(crate) mod tests {
         assert_eq!(judge(Goal::Ready, &sandbox(1, 1, Phase::Failed)), Verdict::Failed);
         assert_eq!(judge(Goal::Ready, &sandbox(2, 1, Phase::Deleting)), Verdict::Gone);
         assert_eq!(judge(Goal::Stopped, &sandbox(2, 1, Phase::Gone)), Verdict::Gone);
+    }
+
+    #[test]
+    fn limits_are_there_when_they_are_in_force_or_nothing_runs() {
+        let mut sandbox = sandbox(2, 2, Phase::Ready);
+        assert_eq!(judge(Goal::Updated, &sandbox), Verdict::Waiting, "an older node never says");
+        sandbox.observed.limits = Some(sandbox.spec.resources.clone());
+        assert_eq!(judge(Goal::Updated, &sandbox), Verdict::Met);
+        sandbox.resources = Some(Resources { pids_limit: 77, ..Resources::default() });
+        assert_eq!(judge(Goal::Updated, &sandbox), Verdict::Waiting);
+        sandbox.observed.reason = Some("limits-in-use".into());
+        assert_eq!(judge(Goal::Updated, &sandbox), Verdict::Refused);
+        sandbox.observed.phase = Phase::Stopped;
+        assert_eq!(judge(Goal::Updated, &sandbox), Verdict::Met);
     }
 
     #[test]

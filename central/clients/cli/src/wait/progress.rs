@@ -83,6 +83,9 @@ impl Progress {
             Verdict::Met => Ok(success(&label, goal, Some(&sandbox))),
             Verdict::Gone => Err(WaitError::Gone { label, goal }),
             Verdict::Failed => Err(failure(label, &sandbox)),
+            Verdict::Refused => {
+                Err(WaitError::Refused { label, message: sandbox.observed.message.clone().unwrap_or_default() })
+            }
         };
         item.is_over = true;
         Some(Ending { sandbox: Some(sandbox), outcome })
@@ -96,7 +99,7 @@ impl Progress {
         let label = item.subject.label.clone();
         let outcome = match goal {
             Goal::Gone => Ok(success(&label, goal, None)),
-            Goal::Ready | Goal::Stopped => Err(WaitError::Gone { label, goal }),
+            Goal::Ready | Goal::Stopped | Goal::Updated => Err(WaitError::Gone { label, goal }),
         };
         Some(Ending { sandbox: None, outcome })
     }

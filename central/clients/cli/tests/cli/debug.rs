@@ -47,6 +47,7 @@ impl NodeApi for Daemon {
             generation: 1,
             run_state: RunState::Running.into(),
             restart_count: 0,
+            resources: None,
             spec: Some(sandbox.spec.into()),
             tenant: "default".into(),
             name: "demo".into(),
@@ -62,6 +63,9 @@ impl NodeApi for Daemon {
         no()
     }
     async fn stop_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        no()
+    }
+    async fn update_sandbox(&self, _: Request<UpdateSandboxRequest>) -> Answer<Sandbox> {
         no()
     }
     async fn restart_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {

@@ -26,6 +26,7 @@ pub(crate) fn sandbox(request: &CreateSandbox) -> Sandbox {
         run_state: RunState::Running,
         restart_count: 0,
         spec,
+        resources: None,
         observed: Observed::pending(),
         created_at_unix_ms: now_unix_ms(),
         observed_at_unix_ms: None,

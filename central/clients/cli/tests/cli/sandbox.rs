@@ -253,3 +253,35 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn limits_are_set_in_the_units_that_people_type() {
+    let central = Central::start();
+    let id = central.state().put(fakes::ready(fakes::named("demo")));
+    let roost = Roost::of(&central);
+    let args = ["sandbox", "set", "demo", "--cpu", "1500m", "--memory", "8Gi", "--pids", "300", "--shm", "256Mi"];
+    assert_eq!(roost.run(&args).ok(), "demo changed\n");
+    let request = central.requests("PATCH", "/sandboxes/demo").remove(0);
+    assert!(request.header("idempotency-key").is_some());
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    let expected = serde_json::json!({"resources": {"cpu_limit_millis": 1500, "memory_limit_bytes": 8_u64 << 30,
+        "pids_limit": 300, "shm_bytes": 256 << 20}});
+    assert_eq!(body, expected);
+    assert!(roost.run(&["sandbox", "get", &id]).ok().contains("limit 8 GiB, /dev/shm 256 MiB"));
+    roost.run(&["sandbox", "set", "demo"]).failed(2);
+    roost.run(&["sandbox", "set", "demo", "--memory", "much"]).failed(2);
+    roost.run(&["sandbox", "set", "demo", "--pids", "1"]).failed(2);
+    roost.run(&["sandbox", "set", "demo", "--pids", "400", "--if-generation", "1"]).failed(4);
+}
+
+#[test]
+fn a_wait_for_limits_ends_when_they_are_in_force_or_refused() {
+    let central = Central::start();
+    central.state().put(fakes::ready(fakes::named("demo")));
+    let roost = Roost::of(&central);
+    let set = |memory| roost.run(&["sandbox", "set", "demo", "--memory", memory, "--shm", "64Mi", "--wait"]);
+    assert_eq!(set("2Gi").ok(), "demo updated\n");
+    let refused = set("512Mi");
+    assert!(refused.stderr.contains("demo keeps an old limit: memory is in use"), "{}", refused.stderr);
+    refused.failed(4);
+}

@@ -2,7 +2,7 @@
 
 use roost_proto::convert::{InvalidMessage, WireEnum as _, parse, require};
 use roost_proto::id::{SandboxId, SandboxName};
-use roost_proto::model::{Observed, RunState, SandboxSpec};
+use roost_proto::model::{Observed, Resources, RunState, SandboxSpec};
 use roost_proto::node;
 use serde::Serialize;
 
@@ -32,6 +32,9 @@ pub(super) struct LocalSandbox {
     restart_count: u64,
     /// What it is to be.
     spec: SandboxSpec,
+    /// Requests and limits in place of those of the spec.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resources: Option<Resources>,
     /// What was seen.
     pub(super) observed: Observed,
     /// Unix time of its creation on this node, in milliseconds.
@@ -60,6 +63,7 @@ impl TryFrom<node::Sandbox> for LocalSandbox {
             run_state: RunState::from_wire(desired.run_state)?,
             restart_count: desired.restart_count,
             spec: require("desired.spec", desired.spec)?.try_into()?,
+            resources: desired.resources.map(Into::into),
             observed: require("observed", message.observed)?.try_into()?,
             created_at_unix_ms: message.created_at_unix_ms,
         })
@@ -121,7 +125,7 @@ pub(super) fn show(app: &App, sandbox: &LocalSandbox, output: OutputArgs) -> Res
             .field("Starts", observed.starts.to_string())
             .field("X display", observed.display.map(|display| format!(":{}", display.number)).unwrap_or_default())
             .field("Created", human::moment(sandbox.created_at_unix_ms, now));
-        spec_fields(&mut card, &sandbox.spec);
+        spec_fields(&mut card, &sandbox.spec, sandbox.resources.as_ref().unwrap_or(&sandbox.spec.resources));
         card.draw(&app.console)
     };
     Ok(Printer::new(&app.console, output).one(sandbox, &sandbox.label(), card)?)

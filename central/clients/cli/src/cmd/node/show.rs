@@ -1,6 +1,6 @@
 //! `roost node get` and `roost debug node`.
 
-use roost_proto::model::{Node, NodeStatus};
+use roost_proto::model::{Node, NodeCap, NodeStatus, Pressure, Stall};
 
 use super::super::{App, Several};
 use super::{find, status};
@@ -57,6 +57,7 @@ fn card(node: &Node, console: &Console) -> String {
 /// What a node says of itself.
 pub(crate) fn status_fields(card: &mut Card, status: &NodeStatus, console: &Console) {
     let (facts, capacity, load) = (&status.facts, status.capacity, status.load);
+    let load_pressure = load.pressure;
     if facts.hostname.is_empty() {
         return;
     }
@@ -81,10 +82,29 @@ pub(crate) fn status_fields(card: &mut Card, status: &NodeStatus, console: &Cons
         .field("Kernel", format!("{} {}, cgroup {}", facts.kernel, facts.architecture, facts.cgroup_version))
         .field("Versions", format!("roostd {}, containerd {}", facts.daemon_version, facts.containerd_version))
         .field("Allocatable", allocatable)
-        .field("Load", load);
+        .field("Load", load)
+        .field("Cap", status.cap.map(cap).unwrap_or_default())
+        .field("Pressure", load_pressure.map(pressure).unwrap_or_default());
     conditions(card, status, console);
     abilities(card, status, console);
     images(card, status, console);
+}
+
+/// What the kernel lets all sandboxes together use.
+fn cap(cap: NodeCap) -> String {
+    let (cpu, memory) = (human::cores(cap.cpu_millis), human::size(cap.memory_bytes));
+    format!("{cpu} cores, {memory}, {} processes for all sandboxes together", cap.pids)
+}
+
+/// Shares of the last ten seconds in which something waited, and in which
+/// everything did.
+fn pressure(pressure: Pressure) -> String {
+    let percent = |ppm: u32| format!("{}.{} %", ppm / 10_000, ppm % 10_000 / 1_000);
+    let one = |(resource, stall): (&str, Stall)| match stall.full_avg10_ppm {
+        Some(full) => format!("{resource} {} (all {})", percent(stall.some_avg10_ppm), percent(full)),
+        None => format!("{resource} {}", percent(stall.some_avg10_ppm)),
+    };
+    pressure.measured().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn conditions(card: &mut Card, status: &NodeStatus, console: &Console) {
@@ -94,7 +114,8 @@ fn conditions(card: &mut Card, status: &NodeStatus, console: &Console) {
     const COLUMNS: [Column; 4] =
         [Column::new("TYPE"), Column::new("HOLDS"), Column::new("REASON"), Column::new("MESSAGE")];
     let rows = status.conditions.iter().map(|condition| {
-        let holds = if condition.is_true { Text::new("yes", Tone::Good) } else { Text::new("no", Tone::Bad) };
+        let tone = if condition.is_healthy() { Tone::Good } else { Tone::Bad };
+        let holds = Text::new(if condition.is_true { "yes" } else { "no" }, tone);
         vec![condition.kind.clone().into(), holds, condition.reason.clone().into(), condition.message.clone().into()]
     });
     card.section("Conditions").block(&Drawing::new(console, false, true).draw(&COLUMNS, rows.collect()).0);

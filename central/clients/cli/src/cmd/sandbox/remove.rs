@@ -1,11 +1,9 @@
 //! `roost sandbox rm`.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-
 use roost_proto::id::SandboxName;
 use roost_proto::model::Sandbox;
 
-use super::super::{App, Several};
+use super::super::{App, Several, confirm};
 use super::{find, wait_for};
 use crate::cli::RemoveArgs;
 use crate::client::{ClientError, Filter};
@@ -48,7 +46,7 @@ async fn targets(
             app.console.note("there are no sandboxes");
             return Ok(Vec::new());
         }
-        confirm(args, sandboxes.len())?;
+        confirm_all(args, sandboxes.len())?;
         return Ok(sandboxes.into_iter().filter_map(by_id).collect());
     }
     if !args.waiting.wait {
@@ -82,19 +80,10 @@ async fn remove(app: &App, args: &RemoveArgs, name: &SandboxName, several: &mut 
 }
 
 /// Asks before everything goes; scripts are not asked.
-fn confirm(args: &RemoveArgs, count: usize) -> Result<(), CliError> {
-    if args.yes || !io::stdin().is_terminal() {
+fn confirm_all(args: &RemoveArgs, count: usize) -> Result<(), CliError> {
+    if args.yes {
         return Ok(());
     }
     let what = human::count(count, "sandbox", "sandboxes");
-    let error = |source| CliError::File { operation: "ask on", path: "the terminal".into(), source };
-    let mut err = io::stderr().lock();
-    write!(err, "Remove {what} with everything in them? [y/N] ").and_then(|()| err.flush()).map_err(error)?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(error)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        Ok(())
-    } else {
-        Err(CliError::usage("nothing was removed", "answer y, or give --yes"))
-    }
+    confirm(&format!("Remove {what} with everything in them?"))
 }

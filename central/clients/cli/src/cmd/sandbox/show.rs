@@ -1,7 +1,7 @@
 //! `roost sandbox get`.
 
 use roost_proto::id::SandboxName;
-use roost_proto::model::{Observed, Restart, RestartPolicy, Sandbox, SandboxSpec};
+use roost_proto::model::{Observed, Resources, Restart, RestartPolicy, Sandbox, SandboxSpec};
 
 use super::super::debug::trace::chart::{Look, chart};
 use super::super::{App, Several};
@@ -57,7 +57,7 @@ fn card(sandbox: &Sandbox, node: &str, console: &Console) -> String {
         .field("Ready", observed.ready_at_unix_ms.map(|at| human::moment(at, now)).unwrap_or_default())
         .field("Exit code", observed.exit_code.map(|code| code.to_string()).unwrap_or_default());
     recovery_fields(&mut card, observed, now);
-    spec_fields(&mut card, &sandbox.spec);
+    spec_fields(&mut card, &sandbox.spec, sandbox.resources());
     usage_fields(&mut card, sandbox);
     stage_block(&mut card, observed, console);
     card.draw(console)
@@ -86,8 +86,8 @@ fn recovery_fields(card: &mut Card, observed: &Observed, now: u64) {
 }
 
 /// What a sandbox is to be.
-pub(crate) fn spec_fields(card: &mut Card, spec: &SandboxSpec) {
-    let (display, resources) = (spec.display, &spec.resources);
+pub(crate) fn spec_fields(card: &mut Card, spec: &SandboxSpec, resources: &Resources) {
+    let display = spec.display;
     let glx = if display.glx { ", GLX" } else { "" };
     let limit = match resources.cpu_limit_millis {
         0 => "no limit".into(),
@@ -109,6 +109,7 @@ pub(crate) fn spec_fields(card: &mut Card, spec: &SandboxSpec) {
                 human::size(resources.shm_bytes)
             ),
         )
+        .field("Processes", format!("limit {}", resources.pids_limit))
         .field("Environment", spec.env.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roost_proto::model::{CreateSandbox, Phase, RunState, Sandbox, Stage};
+use roost_proto::model::{CreateSandbox, Phase, RunState, Sandbox, Stage, UpdateSandbox};
 use serde_json::json as value;
 
 use super::{Recorded, Shared, streams};
@@ -124,6 +124,7 @@ fn one(shared: &Arc<Shared>, request: &Recorded, name: &str, rest: &[&str]) -> R
             tokio::spawn(delete(Arc::clone(shared), id));
             json(202, &sandbox)
         }
+        ("PATCH", []) => update(shared, request, &sandbox),
         ("POST", [verb]) => ask(shared, &sandbox, verb),
         ("GET", ["screenshot"]) => png(),
         ("GET", ["logs"]) => streams::logs(request),
@@ -150,6 +151,40 @@ fn ask(shared: &Arc<Shared>, sandbox: &Sandbox, verb: &str) -> Reply {
         tokio::spawn(start(shared, id));
     }
     json(202, sandbox)
+}
+
+/// The node refuses less memory than a gibibyte.
+fn update(shared: &Arc<Shared>, request: &Recorded, sandbox: &Sandbox) -> Reply {
+    if request.header("if-match").is_some_and(|tag| tag != format!("\"{}\"", sandbox.generation)) {
+        return problem(412, "generation-mismatch", "it was changed since: look at it again", &[]);
+    }
+    let body: UpdateSandbox = serde_json::from_slice(&request.body).unwrap();
+    let resources = match body.resources.apply(sandbox.resources()) {
+        Ok(resources) => resources,
+        Err(errors) => {
+            let fields: Vec<_> = errors.iter().map(|e| (e.field.as_str(), e.problem.as_str())).collect();
+            return problem(422, "invalid-field", "one field must be mended", &fields);
+        }
+    };
+    let id = sandbox.id.to_string();
+    let before = sandbox.resources().clone();
+    shared.change(&id, |sandbox| {
+        sandbox.generation += 1;
+        sandbox.resources = Some(resources.clone());
+    });
+    let changed = shared.state().find(&id).cloned().unwrap();
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        tokio::time::sleep(STEP).await;
+        shared.change(&id, |sandbox| {
+            sandbox.observed.observed_generation = sandbox.generation;
+            let is_refused = resources.memory_limit_bytes < 1 << 30;
+            sandbox.observed.limits = Some(if is_refused { before } else { resources });
+            sandbox.observed.reason = is_refused.then(|| "limits-in-use".into());
+            sandbox.observed.message = is_refused.then(|| "memory is in use".into());
+        });
+    });
+    json(202, &changed)
 }
 
 async fn delete(shared: Arc<Shared>, id: String) {
