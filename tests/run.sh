@@ -6,7 +6,8 @@
 # Suites:
 #   style    shellcheck, rustfmt, clippy without a warning
 #   unit     tests inside the crates, and their tests against real X servers, containerd, SQLite, PostgreSQL, TLS
-#   node     the life of sandboxes on a private containerd: lifecycle, recovery, resilience, cgroups, traces, images
+#   node     the life of sandboxes on a private containerd: lifecycle, recovery, resilience, cgroups, traces,
+#            images, limits, neighbours
 #   system   central, node and command together, support bundles
 #   fleet    central and simulated nodes
 #   cgroup2  lifecycle, recovery and cgroups once more, with runc and with crun, in a guest that has
@@ -98,7 +99,7 @@ suite_unit() {
 suite_node() {
     binaries_and_images
     run_tests --features roost-tests/machine --test lifecycle --test recovery --test resilience --test cgroups \
-        --test traces --test images -- --test-threads 2
+        --test traces --test images --test limits --test neighbours -- --test-threads 2
 }
 
 suite_system() {

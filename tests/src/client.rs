@@ -128,6 +128,24 @@ impl NodeClient {
         Ok(sandbox.observed.ok_or("no observed state")?.try_into()?)
     }
 
+    /// Changes what a sandbox may use.
+    ///
+    /// # Errors
+    /// The node's refusal.
+    pub async fn set(&self, id: &SandboxId, change: model::ResourcesChange) -> Result<()> {
+        let request = wire::UpdateSandboxRequest { sandbox_id: id.to_string(), resources: Some(change.into()) };
+        self.api.clone().update_sandbox(request).await?;
+        Ok(())
+    }
+
+    /// What the node says of itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn node(&self) -> Result<model::NodeStatus> {
+        Ok(self.api.clone().get_node(wire::GetNodeRequest {}).await?.into_inner().try_into()?)
+    }
+
     /// Waits until a sandbox is in a phase.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod client;
 pub mod containerd;
+pub mod counters;
 pub mod fleet;
 pub mod inside;
 pub mod node;
@@ -20,6 +21,7 @@ pub mod wait;
 
 pub use client::NodeClient;
 pub use containerd::Containerd;
+pub use counters::Cgroup;
 pub use node::TestNode;
 pub use rest::Rest;
 pub use root::Root;

@@ -7,7 +7,7 @@ use roost_proto::model::{Profile, SandboxSpec, Template, resolve};
 
 use crate::process::Process;
 use crate::wait::patience;
-use crate::{Containerd, NodeClient, Result, Root, eventually};
+use crate::{Cgroup, Containerd, NodeClient, Result, Root, eventually};
 
 /// How long a daemon may take to answer on its socket.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -72,11 +72,31 @@ impl TestNode {
     /// # Errors
     /// When one of them does not come up.
     pub async fn start() -> Result<Self> {
+        Self::start_in(Root::create()?, "").await
+    }
+
+    /// The same with the daemon's own root on a disk of `mib`, and further
+    /// sections in its configuration.
+    ///
+    /// # Errors
+    /// When the disk cannot be made, or one of them does not come up.
+    pub async fn start_on_small_disk(mib: u64, sections: &str) -> Result<Self> {
         let root = Root::create()?;
+        crate::root::mount_disk(&root.join("disk"), &root.join("r"), mib)?;
+        Self::start_in(root, sections).await
+    }
+
+    async fn start_in(root: Root, sections: &str) -> Result<Self> {
         crate::seed::plant(&root.join("c")).await?;
         let containerd = Containerd::start(&root.join("c")).await?;
-        let (daemon, client) = launch(&root, &containerd, "").await?;
-        Ok(Self { client, daemon, containerd, root, sections: String::new() })
+        let (daemon, client) = launch(&root, &containerd, sections).await?;
+        Ok(Self { client, daemon, containerd, root, sections: sections.to_owned() })
+    }
+
+    /// The counters of one of its cgroups; the empty name is the parent.
+    #[must_use]
+    pub fn cgroup(&self, name: &str) -> Cgroup {
+        Cgroup::new(&self.cgroup_parent(), name)
     }
 
     /// The daemon's root directory.

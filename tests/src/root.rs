@@ -43,6 +43,28 @@ impl Root {
     }
 }
 
+/// Mounts a file of `mib` as a disk with ext4; whoever owns `target` unmounts
+/// it.
+///
+/// # Errors
+/// When this machine cannot do it.
+pub fn mount_disk(file: &Path, target: &Path, mib: u64) -> Result<()> {
+    std::fs::File::create(file)?.set_len(mib << 20)?;
+    std::fs::create_dir_all(target)?;
+    for (program, args) in [("mkfs.ext4", vec!["-q", "-m", "0"]), ("mount", vec!["-o", "loop"])] {
+        let mut command = std::process::Command::new(program);
+        command.args(args).arg(file);
+        if program == "mount" {
+            command.arg(target);
+        }
+        let output = command.output().map_err(|e| format!("{program}: {e}"))?;
+        if !output.status.success() {
+            return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+    }
+    Ok(())
+}
+
 /// Random enough for a name: the address space of the process and its clock.
 fn rand_u32() -> u32 {
     use std::hash::{BuildHasher, Hasher};

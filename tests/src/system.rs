@@ -106,7 +106,11 @@ impl System {
             let is_online = list[0]["phase"] == "Online";
             let has_images = list[0]["status"]["images"].as_array().is_some_and(|images| images.len() == 2);
             let conditions = list[0]["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let is_healthy = !conditions.is_empty() && conditions.iter().all(|c| c["is_true"] == true);
+            let is_healthy = !conditions.is_empty()
+                && conditions.iter().all(|c| {
+                    let is_pressure = c["type"].as_str().is_some_and(|kind| kind.ends_with("Pressure"));
+                    c["is_true"] == !is_pressure
+                });
             Ok((is_online && has_images && is_healthy).then_some(()))
         })
         .await

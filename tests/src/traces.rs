@@ -41,17 +41,21 @@ pub fn cgroups_below(parent: &str) -> BTreeSet<String> {
     names
 }
 
+/// Ids of the processes of a cgroup and those below it, each once.
+#[must_use]
+pub fn cgroup_processes(parent: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    cgroup_dirs(parent).iter().for_each(|base| walk(base, &mut found));
+    let texts = found.iter().filter_map(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok());
+    let pids: BTreeSet<u32> =
+        texts.flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>()).collect();
+    pids.into_iter().collect()
+}
+
 /// Kills every process of a cgroup and those below it.
 pub fn kill_cgroup(parent: &str) {
-    for base in cgroup_dirs(parent) {
-        let mut found = Vec::new();
-        walk(&base, &mut found);
-        for dir in found {
-            let pids = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-            for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
-                let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-            }
-        }
+    for pid in cgroup_processes(parent).into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+        let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }
 }
 

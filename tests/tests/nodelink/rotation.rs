@@ -94,7 +94,7 @@ async fn a_revoked_node_is_cut_off_in_the_middle_of_its_session_and_its_calls() 
         .into_inner();
     assert!(watch.message().await.unwrap().is_some());
 
-    central.central.store.tenant(&"default".parse().unwrap()).delete_node(id.clone()).await.unwrap();
+    central.central.store.tenant(&"default".parse().unwrap()).delete_node(id.clone(), false).await.unwrap();
     central.central.sessions.revoke(&id);
     let end = soon("the end of the watch", async {
         loop {
