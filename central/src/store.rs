@@ -87,7 +87,8 @@ pub trait TenantStore: Send + Sync {
     /// One node.
     async fn node(&self, id: NodeId) -> Result<Option<NodeRecord>, StoreError>;
     /// Removes a node; how many sandboxes went with it. Only with `force` may
-    /// it hold any: they are told Gone with the reason `node-lost`.
+    /// it hold any: they are told Gone, with the reason `node-lost` where the
+    /// engine tells of states in between.
     async fn delete_node(&self, id: NodeId, force: bool) -> Result<u64, DeleteNodeError>;
     /// Every image and the nodes that hold it.
     async fn images(&self) -> Result<Vec<ImageOnNodes>, StoreError>;

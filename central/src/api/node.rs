@@ -30,7 +30,7 @@ pub(super) async fn get(Caller(scope): Caller, Path(id): Path<String>) -> Result
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeleteQuery {
-    /// Give up its sandboxes, because it is lost for good: they are Gone with the reason `node-lost`.
+    /// Give up its sandboxes, because it is lost for good: they are gone (`node-lost`).
     #[serde(default)]
     force: bool,
 }
