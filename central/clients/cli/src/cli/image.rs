@@ -51,6 +51,7 @@ Examples:
     #[command(after_help = "Example:\n  roost image pin my/desktop:1 --node gpu-a")]
     Pin(PinArgs),
     /// Let garbage collection have an image again
+    #[command(after_help = "Example:\n  roost image unpin my/desktop:1 --node gpu-a")]
     Unpin(PinArgs),
 }
 
