@@ -10,6 +10,9 @@ use super::Finding;
 const MAX_PATH_LEN: usize = 4096;
 /// Beginning of a name that removes another one from the layers below.
 const WHITEOUT: &[u8] = b".wh.";
+/// null, zero, full, random, urandom, tty, console and ptmx, by the kernel's
+/// list of devices (Documentation/admin-guide/devices.txt).
+const STANDARD_DEVICES: [(u32, u32); 8] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
 /// Longest path that an error quotes, in characters.
 const MAX_QUOTED_CHARS: usize = 200;
 
@@ -45,7 +48,10 @@ pub(super) fn check<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), Finding> {
         EntryType::Symlink if climbs_out(&path, &link) => refuse("is a symbolic link that leads out of the image"),
         EntryType::Symlink => Ok(()),
         // overlayfs' own form of a whiteout.
-        EntryType::Char if is_device_zero(entry) => Ok(()),
+        EntryType::Char if device(entry) == (0, 0) => Ok(()),
+        // Debian's own root file systems come with these; a container has a
+        // /dev of its own above them.
+        EntryType::Char if is_below_dev(&path) && STANDARD_DEVICES.contains(&device(entry)) => Ok(()),
         EntryType::Char | EntryType::Block => refuse("is a device: sandboxes get theirs from the node"),
         _ => refuse("is of a kind that layers do not have"),
     }
@@ -87,9 +93,18 @@ fn climbs_out(path: &[u8], target: &[u8]) -> bool {
     false
 }
 
-fn is_device_zero<R: Read>(entry: &Entry<'_, R>) -> bool {
-    let number = |number: std::io::Result<Option<u32>>| number.ok().flatten().unwrap_or_default();
-    number(entry.header().device_major()) == 0 && number(entry.header().device_minor()) == 0
+/// Major and minor number; what is no number is none of the accepted ones.
+fn device<R: Read>(entry: &Entry<'_, R>) -> (u32, u32) {
+    let number = |number: std::io::Result<Option<u32>>| match number {
+        Ok(number) => number.unwrap_or_default(),
+        Err(_) => u32::MAX,
+    };
+    (number(entry.header().device_major()), number(entry.header().device_minor()))
+}
+
+fn is_below_dev(path: &[u8]) -> bool {
+    let path = path.strip_prefix(b"./").unwrap_or(path);
+    path.strip_prefix(b"dev/").is_some_and(|name| !name.is_empty() && !name.contains(&b'/'))
 }
 
 /// The tar library does not know the newer forms of sparse files, whose real

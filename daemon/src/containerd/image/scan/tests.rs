@@ -48,23 +48,41 @@ fn paths_and_links_that_leave_the_image_are_refused() {
     assert!(problem(EntryType::Symlink, "a/b", "../../etc").contains("symbolic link"));
 }
 
+/// Looks at a layer with one device.
+fn device(kind: EntryType, path: &str, major: u32, minor: u32) -> Result<Used, Finding> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_path(path).unwrap();
+    header.set_size(0);
+    header.set_device_major(major).unwrap();
+    header.set_device_minor(minor).unwrap();
+    header.set_cksum();
+    let mut builder = Builder::new(Vec::new());
+    builder.append(&header, io::empty()).unwrap();
+    found(&builder.into_inner().unwrap())
+}
+
 #[test]
 fn devices_are_refused_and_whiteouts_are_not() {
-    let mut device = Header::new_gnu();
-    device.set_entry_type(EntryType::Block);
-    device.set_path("dev/sda").unwrap();
-    device.set_size(0);
-    device.set_device_major(8).unwrap();
-    device.set_device_minor(0).unwrap();
-    device.set_cksum();
-    let mut builder = Builder::new(Vec::new());
-    builder.append(&device, io::empty()).unwrap();
-    assert!(
-        matches!(found(&builder.into_inner().unwrap()), Err(Finding::Entry { problem, .. }) if problem.contains("device"))
-    );
-    assert!(found(&tar(EntryType::Char, "gone", "")).is_ok());
+    for (kind, path, major, minor) in [
+        (EntryType::Block, "dev/sda", 8, 0),
+        (EntryType::Block, "dev/null", 1, 3),
+        (EntryType::Char, "dev/mem", 1, 1),
+        (EntryType::Char, "srv/null", 1, 3),
+        (EntryType::Char, "dev/deep/null", 1, 3),
+    ] {
+        let looked = device(kind, path, major, minor);
+        assert!(matches!(looked, Err(Finding::Entry { problem, .. }) if problem.contains("device")), "{path}");
+    }
+    assert!(device(EntryType::Char, "gone", 0, 0).is_ok());
     assert!(found(&tar(EntryType::Regular, "a/.wh.b", "")).is_ok());
     assert!(found(&tar(EntryType::Regular, "a/.wh..wh..opq", "")).is_ok());
+}
+
+#[test]
+fn the_devices_of_a_debian_root_file_system_are_accepted() {
+    assert!(device(EntryType::Char, "./dev/console", 5, 1).is_ok());
+    assert!(device(EntryType::Char, "dev/null", 1, 3).is_ok());
 }
 
 #[test]
