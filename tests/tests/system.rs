@@ -3,6 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use procfs::WithCurrentSystemInfo;
+use roost_proto::model::Phase;
+use roost_tests::client::PHASE_LIMIT;
+use roost_tests::node::spec;
 use roost_tests::system::System;
 use roost_tests::{Result, eventually};
 use serde_json::Value;
@@ -62,7 +68,7 @@ async fn a_node_works_on_while_central_is_away_and_catches_up() -> Result<()> {
     drop(ended);
     eventually("the node sees the end", LIMIT, || async {
         let list = system.node.client.list().await?;
-        Ok(list.values().all(|p| *p == roost_proto::model::Phase::Failed).then_some(()))
+        Ok(list.values().all(|p| *p == Phase::Failed).then_some(()))
     })
     .await?;
     system.restart_central().await?;
@@ -91,4 +97,51 @@ async fn sandboxes_of_central_belong_to_central() -> Result<()> {
     let note = system.roost(&["sandbox", "exec", id.as_str(), "--", "/bin/cat", "/home/agent/note"])?;
     assert_eq!(note.stdout, "kept\n");
     system.roost(&["sandbox", "rm", "--all", "--wait"])?.success()
+}
+
+/// Memory that a daemon may gain while nobody takes what it has to say: its
+/// queues are a few messages, and the state of a sandbox some kilobytes.
+const MEMORY_GAIN_MAX_BYTES: u64 = 32 << 20;
+
+fn memory_bytes(pid: u32) -> Result<u64> {
+    Ok(procfs::process::Process::new(i32::try_from(pid)?)?.stat()?.rss_bytes().get())
+}
+
+#[tokio::test]
+async fn a_central_that_hangs_holds_up_nothing_on_the_node() -> Result<()> {
+    let mut system = System::start().await?;
+    let central = Pid::from_raw(i32::try_from(system.central.pid())?);
+    let spec = spec("bare")?;
+    let first = system.node.client.create_ready(&spec).await?;
+    let before = memory_bytes(system.node.daemon.pid())?;
+    // Central keeps its connections and answers nothing.
+    kill(central, Signal::SIGSTOP)?;
+    for _ in 0..4 {
+        let churned = system.node.client.create_ready(&spec).await?;
+        system.node.client.delete(&churned).await?;
+    }
+    let second = system.node.client.create_ready(&spec).await?;
+    assert_eq!(system.node.client.exec(&first, &["/bin/echo", "alive"]).await?.stdout, "alive\n");
+    assert!(!system.node.client.screenshot(&second).await?.is_empty());
+    let gained = memory_bytes(system.node.daemon.pid())?.saturating_sub(before);
+    assert!(gained < MEMORY_GAIN_MAX_BYTES, "the daemon gained {gained} bytes");
+
+    // A daemon that starts meanwhile adopts what runs and serves.
+    system.node.kill_daemon();
+    system.node.restart().await?;
+    for id in [&first, &second] {
+        system.node.client.reaches(id, Phase::Ready).await?;
+    }
+    let third = system.node.client.create_ready(&spec).await?;
+
+    kill(central, Signal::SIGCONT)?;
+    eventually("central hears the node again and places there", PHASE_LIMIT, || async {
+        let made = system.roost(&["sandbox", "create", "bare", "--wait"])?;
+        Ok((made.code == 0).then_some(()))
+    })
+    .await?;
+    for id in [&first, &second, &third] {
+        system.node.client.delete(id).await?;
+    }
+    Ok(())
 }
