@@ -60,6 +60,14 @@ fn key(text: &str) -> Result<SandboxKey, RequestError> {
     text.parse().map(SandboxKey::Name).map_err(|_| RequestError::not_found(Noun::Sandbox, text))
 }
 
+/// Names a request for its idempotency key: another body gives another digest.
+/// White space in the body makes no other request.
+fn digest(request: &impl serde::Serialize) -> Result<String, RequestError> {
+    let text = serde_json::to_vec(request);
+    let text = text.map_err(|error| RequestError::field("body", format!("cannot be kept as JSON: {error}")))?;
+    Ok(sha256_hex(&text))
+}
+
 fn check_key(key: &str) -> Result<(), RequestError> {
     if KEY_LEN.contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
@@ -85,8 +93,7 @@ impl Scope {
         body.validate().map_err(RequestError::Invalid)?;
         body.name.as_ref().map_or(Ok(()), check_name)?;
         idempotency_key.as_deref().map_or(Ok(()), check_key)?;
-        // The canonical form: white space in the body makes no other request.
-        let digest = serde_json::to_vec(&body).map(|text| sha256_hex(&text)).unwrap_or_default();
+        let digest = digest(&body)?;
         let template = self.template(&body.template).await?;
         let profile = self.profile(body.profile.as_ref().unwrap_or(&template.profile)).await?;
         let spec = resolve(&template, &profile, &body.env);
@@ -177,8 +184,7 @@ impl Scope {
         let Update { body, if_generation, idempotency_key } = update;
         idempotency_key.as_deref().map_or(Ok(()), check_key)?;
         // With the sandbox in it: one key is one request.
-        let digest =
-            serde_json::to_vec(&(name, &body, if_generation)).map(|text| sha256_hex(&text)).unwrap_or_default();
+        let digest = digest(&(name, &body, if_generation))?;
         let new = NewResources {
             change: body.resources,
             if_generation,

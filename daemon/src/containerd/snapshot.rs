@@ -115,8 +115,13 @@ impl Client {
         let plugins = answer.map_err(Error::of("look up snapshotter", snapshotter))?.into_inner().plugins;
         let root = plugins.into_iter().find_map(|mut plugin| plugin.exports.remove("root"));
         Ok(root
-            .and_then(|root| host::files::disk_usage(root.as_ref()))
-            .map(|(size_bytes, available_bytes)| DiskUsage { size_bytes, available_bytes }))
+            // Not seen from here: containerd may live in another mount namespace.
+            .and_then(|root| host::disk::space(root.as_ref()).ok())
+            // Blocks that only root may use count as neither used nor free.
+            .map(|space| DiskUsage {
+                size_bytes: space.used_bytes.saturating_add(space.free_bytes),
+                available_bytes: space.free_bytes,
+            }))
     }
 
     /// Lets go of the view of a chain; none is success.

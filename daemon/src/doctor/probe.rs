@@ -26,7 +26,7 @@ pub(super) async fn host(config: &Config, subject: Subject) -> HostFacts {
     HostFacts {
         trials,
         sysctls: kernel::sysctls(),
-        nofile_hard: kernel::nofile_hard(),
+        nofile_hard: crate::host::limits::nofile_hard(),
         cgroup: cgroup(),
         containerd,
         programs,

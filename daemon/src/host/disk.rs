@@ -11,8 +11,12 @@ pub struct DiskSpace {
     pub total_bytes: u64,
     /// In bytes.
     pub free_bytes: u64,
+    /// What programs use of it, in bytes.
+    pub used_bytes: u64,
     /// None where the file system makes inodes as it needs them.
     pub inodes_free: Option<u64>,
+    /// All inodes; 0 where they are not counted.
+    pub inodes: u64,
 }
 
 /// Room on the file system that holds `path`.
@@ -24,6 +28,8 @@ pub fn space(path: &Path) -> Result<DiskSpace, Error> {
     Ok(DiskSpace {
         total_bytes: stat.blocks().saturating_mul(stat.fragment_size()),
         free_bytes: stat.blocks_available().saturating_mul(stat.fragment_size()),
+        used_bytes: stat.blocks().saturating_sub(stat.blocks_free()).saturating_mul(stat.fragment_size()),
         inodes_free: (stat.files() > 0).then(|| stat.files_available()),
+        inodes: stat.files(),
     })
 }

@@ -146,26 +146,6 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     file.write_all(content).map_err(|e| Error::path("write", path, e))
 }
 
-/// Bytes in use on the file system mounted at `path`.
-///
-/// # Errors
-/// When nothing is there.
-pub fn used_bytes(path: &Path) -> Result<u64, Error> {
-    let stat = nix::sys::statvfs::statvfs(path).map_err(|e| Error::path("ask for the usage of", path, e))?;
-    Ok(stat.blocks().saturating_sub(stat.blocks_free()).saturating_mul(stat.fragment_size()))
-}
-
-/// Size of the file system at `path` and what programs may still use of it,
-/// in bytes; none if it cannot be asked.
-#[must_use]
-pub fn disk_usage(path: &Path) -> Option<(u64, u64)> {
-    let facts = nix::sys::statvfs::statvfs(path).ok()?;
-    let bytes = |blocks: u64| blocks.saturating_mul(facts.fragment_size());
-    // Blocks that only root may use count as neither used nor free.
-    let reserved = facts.blocks_free().saturating_sub(facts.blocks_available());
-    Some((bytes(facts.blocks().saturating_sub(reserved)), bytes(facts.blocks_available())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use nix::sys::resource::{Resource, getrlimit};
 use procfs::process::Process;
 
 /// Open files that a container may ask for: the value of current systemd.
@@ -22,3 +23,9 @@ pub static NOFILE_LIMITS: LazyLock<Option<(u64, u64)>> =
             None
         }
     });
+
+/// Hard limit of open files of this process; none known counts as none.
+#[must_use]
+pub fn nofile_hard() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard)
+}

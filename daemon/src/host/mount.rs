@@ -48,7 +48,7 @@ pub fn mount_tmpfs(target: &Path, options: Tmpfs) -> Result<(), Error> {
 pub fn resize_tmpfs(target: &Path, size_bytes: u64) -> Result<bool, Error> {
     // A remount without them would clear the flags of this mount.
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let used = super::files::used_bytes(target)?;
+    let used = super::disk::space(target)?.used_bytes;
     let data = format!("size={size_bytes}");
     match mount(None::<&str>, target, None::<&str>, flags, Some(data.as_str())) {
         Ok(()) => Ok(true),

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use nix::sys::statvfs::statvfs;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -198,8 +197,7 @@ fn check_space(config: &SpoolConfig, more_bytes: u64) -> Result<(), SpoolError> 
 }
 
 fn free_bytes(directory: &Path) -> io::Result<u64> {
-    let stats = statvfs(directory)?;
-    Ok(stats.blocks_available().saturating_mul(stats.fragment_size()))
+    Ok(crate::host::disk::space(directory).map_err(io::Error::other)?.free_bytes)
 }
 
 #[cfg(test)]

@@ -32,12 +32,6 @@ pub(super) fn sysctls() -> BTreeMap<&'static str, u64> {
     SYSCTLS.into_iter().filter_map(value).collect()
 }
 
-/// Hard limit of open files of this process; none known counts as none.
-pub(super) fn nofile_hard() -> u64 {
-    use nix::sys::resource::{Resource, getrlimit};
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard)
-}
-
 pub(super) fn memory() -> MemoryFacts {
     Meminfo::current()
         .map(|memory| MemoryFacts { total_bytes: memory.mem_total, swap_bytes: memory.swap_total })
@@ -80,6 +74,6 @@ mod tests {
     #[test]
     fn the_numbers_of_this_kernel_are_read() {
         assert!(sysctls().get("kernel.pid_max").is_some_and(|&max| max >= 301));
-        assert!(nofile_hard() > 0 && memory().total_bytes > 0);
+        assert!(crate::host::limits::nofile_hard() > 0 && memory().total_bytes > 0);
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use procfs::process::{MountInfo, Process};
 
 use super::super::facts::StorageFacts;
+use crate::host::disk;
 
 /// What carries `path`, which must exist.
 pub(super) fn look(path: &Path) -> StorageFacts {
@@ -20,10 +21,9 @@ pub(super) fn look(path: &Path) -> StorageFacts {
         options: mount.as_ref().map(options).unwrap_or_default(),
         ..StorageFacts::default()
     };
-    if let Ok(stat) = nix::sys::statvfs::statvfs(path) {
-        facts.free_bytes = stat.blocks_available().saturating_mul(stat.fragment_size());
-        facts.size_bytes = stat.blocks().saturating_mul(stat.fragment_size());
-        (facts.free_inodes, facts.inodes) = (stat.files_available(), stat.files());
+    if let Ok(space) = disk::space(path) {
+        (facts.free_bytes, facts.size_bytes) = (space.free_bytes, space.total_bytes);
+        (facts.free_inodes, facts.inodes) = (space.inodes_free.unwrap_or_default(), space.inodes);
     }
     facts
 }

@@ -8,7 +8,7 @@ use roost_proto::model::{Resources, Usage};
 use super::{Liveness, OomKills, Runtime, Start};
 use crate::containerd::{ContainerId, Role, TaskStatus};
 use crate::host::cgroup::{InUse, LimitsSet};
-use crate::host::{self, blocking, disk, files, mount};
+use crate::host::{self, blocking, disk, mount};
 use crate::sandbox::ensure::{self, Ended, NotStarted, Watch, manager};
 use crate::sandbox::failure::StartError;
 use crate::sandbox::restart::Scope;
@@ -79,9 +79,9 @@ impl Runtime for Node {
         let set = move || {
             let mut set = cgroups.set_limits(id.as_str(), &wanted)?;
             if !mount::resize_tmpfs(&shm, wanted.shm_bytes)? {
-                let used_bytes = files::used_bytes(&shm)?;
+                let disk::DiskSpace { used_bytes, total_bytes, .. } = disk::space(&shm)?;
                 set.refused.push(InUse { what: "/dev/shm", wanted_bytes: wanted.shm_bytes, used_bytes });
-                set.in_force.shm_bytes = disk::space(&shm)?.total_bytes;
+                set.in_force.shm_bytes = total_bytes;
             }
             Ok(set)
         };
@@ -90,7 +90,7 @@ impl Runtime for Node {
 
     fn usage(&self, id: &SandboxId) -> Result<Usage, host::Error> {
         let usage = self.cgroups.usage(id.as_str())?;
-        let shm_bytes = files::used_bytes(&self.layout.sandbox(id).shm())?;
+        let shm_bytes = disk::space(&self.layout.sandbox(id).shm())?.used_bytes;
         Ok(Usage { shm_bytes, ..usage })
     }
 }
