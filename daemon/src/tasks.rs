@@ -115,7 +115,9 @@ impl Tasks {
     {
         let name = name.into();
         let row = Row::insert(Arc::clone(&self.table), name.clone());
-        let future = future(TaskHandle { table: Arc::clone(&self.table), number: row.number });
+        // Held once and not by each of the layers around it: a node has a task
+        // for every sandbox.
+        let future = Box::pin(future(TaskHandle { table: Arc::clone(&self.table), number: row.number }));
         tokio::spawn(async move {
             // Nothing of the future is looked at after its panic but the
             // message.

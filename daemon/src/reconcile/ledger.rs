@@ -287,7 +287,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (ledger, _) = Ledger::open(dir.path()).unwrap();
         let mut large = record();
-        large.desired.spec.env.insert("A".into(), "x".repeat(MAX_RECORD_BYTES));
+        Arc::make_mut(&mut large.desired).spec.env.insert("A".into(), "x".repeat(MAX_RECORD_BYTES));
         let small = record();
         let put = |r: &Record| vec![Change::Put(Box::new(r.clone()))];
         let (a, b) = tokio::join!(ledger.commit(put(&large)), ledger.commit(put(&small)));

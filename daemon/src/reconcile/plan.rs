@@ -68,8 +68,9 @@ mod tests {
     fn record() -> Record {
         let golden = include_str!("ledger/golden/record-v1.json");
         let record: Record = decode(golden.as_bytes()).unwrap();
-        let desired = crate::sandbox::Desired { id: SandboxId::random(), ..record.desired };
-        Record { desired, ..record }
+        let desired =
+            crate::sandbox::Desired { id: SandboxId::random(), ..crate::sandbox::Desired::clone(&record.desired) };
+        Record { desired: desired.into(), ..record }
     }
 
     fn task(id: &SandboxId, role: Role, status: TaskStatus) -> TaskRecord {

@@ -123,7 +123,7 @@ pub struct Driver {
 
 impl Driver {
     /// Drives the sandbox until it is gone or the daemon shuts down.
-    pub async fn run(mut self, found: Found) {
+    pub async fn run(mut self: Box<Self>, found: Found) {
         let shutdown = self.shutdown.clone();
         // Dropped in the middle of a step, the sandbox is as after a kill of
         // the daemon: the next one adopts it.
@@ -134,7 +134,7 @@ impl Driver {
     }
 
     async fn drive(&mut self, found: Found) {
-        let mut phase = self.adopt(found).await;
+        let mut phase = Box::pin(self.adopt(found)).await;
         loop {
             let desired = self.desired.borrow_and_update().clone();
             if let Phase::Failed(failure) = &mut phase
@@ -144,7 +144,8 @@ impl Driver {
                 self.progress.failure = Some(failure.clone());
                 self.save().await;
             }
-            self.record.desired = (*desired).clone();
+            self.record.desired = desired.clone();
+            // Boxed: a driver that rests, as most do, holds no room for its steps.
             phase = match next_step(&desired, &phase, self.progress.restarts_done, unix_ms()) {
                 Step::Rest => {
                     self.publisher.settle(&desired, &phase);
@@ -153,10 +154,10 @@ impl Driver {
                     }
                     self.rest(&desired, phase).await
                 }
-                Step::Start => self.start(&desired, &phase).await,
-                Step::Again(scope) => self.start_again(&desired, scope).await,
-                Step::Stop => self.stop(&desired).await,
-                Step::Delete => self.delete(&desired).await,
+                Step::Start => Box::pin(self.start(&desired, &phase)).await,
+                Step::Again(scope) => Box::pin(self.start_again(&desired, scope)).await,
+                Step::Stop => Box::pin(self.stop(&desired)).await,
+                Step::Delete => Box::pin(self.delete(&desired)).await,
             };
         }
     }
@@ -167,13 +168,13 @@ impl Driver {
         let retry = self.set_limits(desired, &phase).await;
         match self.next_event(desired, &phase, retry).await {
             Event::Wish | Event::Due => phase,
-            Event::Ended(ended) => self.container_ended(desired, ended).await,
-            Event::ManagerLost(exit_code) => self.manager_lost(desired, exit_code).await,
+            Event::Ended(ended) => Box::pin(self.container_ended(desired, ended)).await,
+            Event::ManagerLost(exit_code) => Box::pin(self.manager_lost(desired, exit_code)).await,
             Event::MemoryRanOut => {
-                self.memory_ran_out(desired).await;
+                Box::pin(self.memory_ran_out(desired)).await;
                 phase
             }
-            Event::Evicted => self.evict(desired, phase).await,
+            Event::Evicted => Box::pin(self.evict(desired, phase)).await,
         }
     }
 

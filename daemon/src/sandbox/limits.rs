@@ -72,7 +72,7 @@ mod tests {
     fn desired() -> Desired {
         let golden = include_str!("../reconcile/ledger/golden/record-v1.json");
         let record: Record = decode(golden.as_bytes()).unwrap();
-        Desired { origin: Origin::Local, ..record.desired }
+        Desired { origin: Origin::Local, ..Desired::clone(&record.desired) }
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Manager {
             if !self.lock().ids.take(record.first_id) {
                 tracing::error!(sandbox = %record.desired.id, first_id = record.first_id, "id range of the ledger is not of this node");
             }
-            self.table.put_desired(Arc::new(record.desired.clone()));
+            self.table.put_desired(record.desired.clone());
             self.drive(record, progress, found, None);
         }
     }
@@ -170,7 +170,7 @@ impl Manager {
     /// Starts the driver of a sandbox whose record is durable.
     fn drive(&self, record: Record, progress: Progress, found: Found, accepted: Option<Accepted>) {
         let id = record.desired.id.clone();
-        let (desired_tx, desired) = watch::channel(Arc::new(record.desired.clone()));
+        let (desired_tx, desired) = watch::channel(record.desired.clone());
         let (hints_tx, hints) = watch::channel(0);
         let (victims_tx, victims) = watch::channel(None);
         let (evictions_tx, evictions) = watch::channel(None);
@@ -183,7 +183,7 @@ impl Manager {
         };
         self.lock().handles.insert(id.clone(), handle);
         let observed = self.table.get(&id).map_or_else(Observed::pending, |view| view.observed);
-        let driver = Driver {
+        let driver = Box::new(Driver {
             services: self.services.clone(),
             record,
             progress,
@@ -196,7 +196,7 @@ impl Manager {
             publisher: Publisher::new(id.clone(), self.table.clone(), observed),
             accepted,
             shutdown: self.shutdown.clone(),
-        };
+        });
         let manager = self.clone();
         self.tasks.spawn(TaskName::of("driver", &id), async move {
             driver.run(found).await;
@@ -287,7 +287,7 @@ impl Manager {
         }
         // An earlier sandbox of this id may still be shown as Gone.
         self.table.remove(&id);
-        self.table.put_desired(Arc::new(record.desired.clone()));
+        self.table.put_desired(record.desired.clone());
         let accepted = Accepted { at, durable_at: Instant::now() };
         self.drive(record, Progress::default(), Found::default(), Some(accepted));
         self.get(&id).ok_or(RequestError::NotFound(id))
@@ -307,7 +307,7 @@ impl Manager {
             return Err(full);
         }
         let first_id = inner.ids.allocate().ok_or(full)?;
-        Ok(Record { desired, first_id, display_number: DISPLAY_NUMBER })
+        Ok(Record { desired: Arc::new(desired), first_id, display_number: DISPLAY_NUMBER })
     }
 
     /// Changes what is wanted of a local sandbox.
@@ -346,7 +346,7 @@ impl Manager {
 
     /// Passes a durable wish on to its driver.
     fn tell(&self, record: Record) {
-        let desired = Arc::new(record.desired.clone());
+        let desired = record.desired.clone();
         self.table.put_desired(desired.clone());
         if let Some(handle) = self.lock().handles.get_mut(&desired.id) {
             handle.record = record;

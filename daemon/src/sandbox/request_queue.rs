@@ -105,7 +105,7 @@ mod tests {
     fn local(run_state: RunState) -> Desired {
         let golden = include_str!("../reconcile/ledger/golden/record-v1.json");
         let record: Record = decode(golden.as_bytes()).unwrap();
-        Desired { run_state, origin: Origin::Local, ..record.desired }
+        Desired { run_state, origin: Origin::Local, ..Desired::clone(&record.desired) }
     }
 
     fn accepted(decision: Decision) -> Desired {

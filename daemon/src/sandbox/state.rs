@@ -117,7 +117,7 @@ mod tests {
     fn desired(run_state: RunState, generation: u64, restart_count: u64) -> Desired {
         let golden = include_str!("../reconcile/ledger/golden/record-v1.json");
         let record: Record = decode(golden.as_bytes()).unwrap();
-        Desired { run_state, generation, restart_count, ..record.desired }
+        Desired { run_state, generation, restart_count, ..Desired::clone(&record.desired) }
     }
 
     /// Any moment.

@@ -133,7 +133,7 @@ mod tests {
     fn desired() -> Arc<Desired> {
         let golden = include_str!("../reconcile/ledger/golden/record-v1.json");
         let record: Record = decode(golden.as_bytes()).unwrap();
-        Arc::new(Desired { id: SandboxId::random(), ..record.desired })
+        Arc::new(Desired { id: SandboxId::random(), ..Desired::clone(&record.desired) })
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! `version` field. This build writes the newest version and reads every one
 //! that was ever released; `golden/` holds one file of each.
 
+use std::sync::Arc;
+
 use roost_proto::model::{LastEnd, OutOfMemory, Stage, StageTiming};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -52,8 +54,8 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// What is wanted.
-    pub desired: Desired,
+    /// What is wanted; shared by all that hold it.
+    pub desired: Arc<Desired>,
     /// What id 0 inside is outside; 65 536 ids follow.
     pub first_id: u32,
     /// X display number inside.
@@ -181,7 +183,7 @@ pub(crate) mod tests {
 
     pub(crate) fn record() -> Record {
         Record {
-            desired: Desired {
+            desired: Arc::new(Desired {
                 id: SandboxId::random(),
                 name: None,
                 tenant: "default".parse().unwrap(),
@@ -192,7 +194,7 @@ pub(crate) mod tests {
                 spec: serde_json::from_str(r#"{"template":"desktop","image":"roost/desktop"}"#).unwrap(),
                 resources: None,
                 created_at_unix_ms: 1,
-            },
+            }),
             first_id: 1 << 20,
             display_number: 0,
         }

@@ -84,7 +84,7 @@ impl Manager {
         let accepted = Accepted { at, durable_at: Instant::now() };
         for Planned { record, is_new } in plan {
             if is_new {
-                self.table.put_desired(Arc::new(record.desired.clone()));
+                self.table.put_desired(record.desired.clone());
                 self.drive(record, Progress::default(), Found::default(), Some(accepted));
             } else {
                 self.tell(record);
@@ -122,7 +122,7 @@ impl Manager {
             Some(record) => {
                 let created_at_unix_ms = record.desired.created_at_unix_ms;
                 let desired = Desired { created_at_unix_ms, ..desired };
-                Some(Planned { record: Record { desired, ..record }, is_new: false })
+                Some(Planned { record: Record { desired: Arc::new(desired), ..record }, is_new: false })
             }
             // Nothing of it is here: say so.
             None if desired.run_state == RunState::Deleted => {
@@ -184,8 +184,9 @@ struct Planned {
 impl Planned {
     fn changed(record: &Record, edit: impl FnOnce(&mut Desired)) -> Self {
         let mut record = record.clone();
-        edit(&mut record.desired);
-        record.desired.generation += 1;
+        let desired = Arc::make_mut(&mut record.desired);
+        edit(desired);
+        desired.generation += 1;
         Self { record, is_new: false }
     }
 }

@@ -38,7 +38,7 @@ impl Manager {
             Decision::Deny(DeniedReason::Deleting) => return Err(RequestError::Deleting(id.clone())),
             Decision::Deny(DeniedReason::OwnedByCentral) => return Err(RequestError::OwnedByCentral(id.clone())),
             Decision::Accept(desired) => {
-                let record = Record { desired: *desired, ..record };
+                let record = Record { desired: desired.into(), ..record };
                 self.services.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await?;
                 self.tell(record);
             }
