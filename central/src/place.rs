@@ -69,10 +69,11 @@ impl Room {
     }
 }
 
-/// The conditions of a node that are not true, as one text.
+/// The conditions of a node that stop placement, as one text.
 #[must_use]
 pub fn failing(status: &NodeStatus) -> String {
-    let failing = status.conditions.iter().filter(|c| !c.is_healthy()).map(|c| format!("{}: {}", c.kind, c.message));
+    let failing =
+        status.conditions.iter().filter(|c| c.stops_placement()).map(|c| format!("{}: {}", c.kind, c.message));
     failing.collect::<Vec<_>>().join("; ")
 }
 

@@ -18,6 +18,7 @@ mod template;
 pub use image::{ImageInfo, ImageRef, ParseImageRefError};
 pub use node::{
     Ability, Node, NodeCap, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus,
+    ReadmitNode,
 };
 pub use pressure::{Pressure, Stall};
 pub use problem::{FieldError, Problem};
@@ -25,7 +26,8 @@ pub use pull::{LayerProgress, LayerState, PullPolicy, PullStep};
 pub use resources::{MAX_SHM_BYTES, MIN_SHM_BYTES, Resources, ResourcesChange};
 pub use restart::{LastEnd, OomVictim, OutOfMemory, Part, Restart, RestartPolicy};
 pub use sandbox::{
-    CreateSandbox, DisplayState, Observed, Page, Phase, RunState, Sandbox, Stage, StageTiming, UpdateSandbox, Usage,
+    AdoptOrphan, CreateSandbox, DisplayState, Observed, Orphan, Page, Phase, RunState, Sandbox, Stage, StageTiming,
+    UpdateSandbox, Usage,
 };
 pub use spec::{DisplayKind, DisplaySpec, Isolation, Readiness, SandboxSpec, WindowManager};
 pub use support::{Check, HostReport, LeftOut, StartRecord, SupportPart, Verdict};

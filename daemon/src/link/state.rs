@@ -105,7 +105,12 @@ impl LinkState {
             "this node's clock is {seconds} s {side} central's: set up time synchronisation on both, certificates \
              and times in logs depend on it"
         );
-        Some(NodeCondition { kind: "ClockSkew".into(), is_true: true, reason: "ClocksDiffer".into(), message })
+        Some(NodeCondition {
+            kind: NodeCondition::CLOCK_SKEW.into(),
+            is_true: true,
+            reason: "ClocksDiffer".into(),
+            message,
+        })
     }
 
     pub(super) fn connected(&mut self, now_unix_ms: u64, protocol_version: u32) {

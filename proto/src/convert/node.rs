@@ -102,7 +102,8 @@ impl From<wire::NodeUsage> for NodeLoad {
 
 impl From<NodeStatus> for wire::NodeStatus {
     fn from(s: NodeStatus) -> Self {
-        let (pressures, conditions): (Vec<_>, Vec<_>) = s.conditions.into_iter().partition(NodeCondition::is_pressure);
+        let (pressures, conditions): (Vec<_>, Vec<_>) =
+            s.conditions.into_iter().partition(NodeCondition::is_bad_when_true);
         Self {
             facts: Some(s.facts.into()),
             cpu_allocatable_millis: s.capacity.cpu_allocatable_millis,
@@ -148,11 +149,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pressure_never_stands_where_an_older_central_reads_true_as_good() {
-        let status = NodeStatus { conditions: vec![condition("DiskPressure")], ..NodeStatus::default() };
-        let message = wire::NodeStatus::from(status);
+    fn what_is_bad_when_true_never_stands_where_an_older_central_reads_true_as_good() {
+        let conditions = vec![condition("DiskPressure"), condition(NodeCondition::CLOCK_SKEW)];
+        let message = wire::NodeStatus::from(NodeStatus { conditions, ..NodeStatus::default() });
         assert!(message.conditions.is_empty());
-        assert_eq!(message.pressures[0].r#type, "DiskPressure");
+        let kinds: Vec<_> = message.pressures.iter().map(|condition| condition.r#type.as_str()).collect();
+        assert_eq!(kinds, ["DiskPressure", "ClockSkew"]);
     }
 
     #[test]

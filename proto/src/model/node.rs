@@ -139,17 +139,54 @@ pub struct Ability {
     pub detail: String,
 }
 
+/// What it means that a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// It must hold, or nothing is placed on the node.
+    Required,
+    /// While it holds nothing is placed on the node.
+    Forbids,
+    /// While it holds somebody must look after it; sandboxes are placed as
+    /// before.
+    Warns,
+}
+
 impl NodeCondition {
-    /// Whether it is one that is bad when it holds, e.g. `DiskPressure`.
-    #[must_use]
-    pub fn is_pressure(&self) -> bool {
-        self.kind.ends_with("Pressure")
+    /// The clocks of node and central differ.
+    pub const CLOCK_SKEW: &'static str = "ClockSkew";
+    /// Central's database went back in time, and what runs on the node was not
+    /// compared with it since.
+    pub const STORE_RESTORED: &'static str = "StoreRestored";
+    /// Sandboxes run on the node that central's database does not know.
+    pub const ORPHANED_SANDBOXES: &'static str = "OrphanedSandboxes";
+
+    /// The one place that knows which conditions are good and which are bad.
+    fn meaning(&self) -> Meaning {
+        match self.kind.as_str() {
+            // Nothing decides by the wall clock; a central whose own clock is
+            // off would stop its whole fleet.
+            Self::CLOCK_SKEW | Self::STORE_RESTORED | Self::ORPHANED_SANDBOXES => Meaning::Warns,
+            kind if kind.ends_with("Pressure") => Meaning::Forbids,
+            _ => Meaning::Required,
+        }
     }
 
-    /// Whether it lets sandboxes be placed on the node.
+    /// Whether it is one that is bad when it holds, e.g. `DiskPressure`.
+    #[must_use]
+    pub fn is_bad_when_true(&self) -> bool {
+        self.meaning() != Meaning::Required
+    }
+
+    /// Whether all is well, as far as it is concerned.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.is_true != self.is_pressure()
+        self.is_true != self.is_bad_when_true()
+    }
+
+    /// Whether it keeps sandboxes from being placed on the node.
+    #[must_use]
+    pub fn stops_placement(&self) -> bool {
+        !self.is_healthy() && self.meaning() != Meaning::Warns
     }
 }
 
@@ -164,7 +201,7 @@ pub struct NodeStatus {
     pub capacity: NodeCapacity,
     /// Images it holds.
     pub images: Vec<ImageInfo>,
-    /// Named facts; a sandbox is placed only where all are healthy.
+    /// Named facts; a sandbox is placed only where none of them forbids it.
     pub conditions: Vec<NodeCondition>,
     /// Load of the whole node.
     pub load: NodeLoad,
@@ -209,6 +246,16 @@ pub struct Node {
     pub certificate: Option<NodeCertificate>,
 }
 
+/// The body of `POST /api/v1/nodes/{node}/readmit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReadmitNode {
+    /// Name that it is to be listed under; a taken one gets the end of the id
+    /// appended.
+    pub name: String,
+}
+
 /// The certificate by which central knows a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -218,4 +265,26 @@ pub struct NodeCertificate {
     pub ca_key_id: String,
     /// Unix time of its end, in milliseconds.
     pub not_after_unix_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(kind: &str, is_true: bool) -> NodeCondition {
+        NodeCondition { kind: kind.into(), is_true, reason: String::new(), message: String::new() }
+    }
+
+    #[test]
+    fn each_condition_is_good_or_bad_and_only_some_stop_placement() {
+        let looks = |kind, is_true| {
+            let condition = condition(kind, is_true);
+            (condition.is_healthy(), condition.stops_placement())
+        };
+        assert_eq!((looks("ContainerdReady", true), looks("ContainerdReady", false)), ((true, false), (false, true)));
+        assert_eq!((looks("DiskPressure", true), looks("DiskPressure", false)), ((false, true), (true, false)));
+        for warning in [NodeCondition::CLOCK_SKEW, NodeCondition::STORE_RESTORED, NodeCondition::ORPHANED_SANDBOXES] {
+            assert_eq!((looks(warning, true), looks(warning, false)), ((false, false), (true, false)), "{warning}");
+        }
+    }
 }

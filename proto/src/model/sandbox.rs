@@ -304,6 +304,28 @@ impl Sandbox {
     }
 }
 
+/// A sandbox that runs on a node and that central's database did not know,
+/// because it went back in time; kept until somebody decides on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Orphan {
+    /// What its node says of it; `name` is the one that it had.
+    pub sandbox: Sandbox,
+    /// Unix time at which it was found, in milliseconds.
+    pub found_at_unix_ms: u64,
+}
+
+/// The body of `POST /api/v1/orphans/{sandbox}/adopt`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AdoptOrphan {
+    /// Its name from now on; absent = the one that it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<SandboxName>,
+}
+
 /// The body of `PATCH /api/v1/sandboxes/{sandbox}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

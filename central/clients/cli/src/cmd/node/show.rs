@@ -114,7 +114,11 @@ fn conditions(card: &mut Card, status: &NodeStatus, console: &Console) {
     const COLUMNS: [Column; 4] =
         [Column::new("TYPE"), Column::new("HOLDS"), Column::new("REASON"), Column::new("MESSAGE")];
     let rows = status.conditions.iter().map(|condition| {
-        let tone = if condition.is_healthy() { Tone::Good } else { Tone::Bad };
+        let tone = match condition.is_healthy() {
+            true => Tone::Good,
+            false if condition.stops_placement() => Tone::Bad,
+            false => Tone::Busy,
+        };
         let holds = Text::new(if condition.is_true { "yes" } else { "no" }, tone);
         vec![condition.kind.clone().into(), holds, condition.reason.clone().into(), condition.message.clone().into()]
     });
