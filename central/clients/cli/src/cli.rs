@@ -19,7 +19,10 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use image::{
     ExportArgs, ImageCommand, ImportArgs, ListImagesArgs, NodesArgs, PinArgs, PruneArgs, PullArgs, RemoveImageArgs,
 };
-pub(crate) use node::{JoinTokenAction, JoinTokenArgs, NodeCommand, RemoveNodeArgs, RotateNodeArgs};
+pub(crate) use node::{
+    ChooseOrphans, JoinTokenAction, JoinTokenArgs, NodeCommand, OrphanAction, OrphansArgs, ReadmitNodeArgs,
+    RemoveNodeArgs, RotateNodeArgs,
+};
 pub(crate) use sandbox::{
     CreateArgs, ExecArgs, ListSandboxesArgs, LogsArgs, RemoveArgs, SandboxCommand, ScreenshotArgs, SetArgs, VerbArgs,
     WaitArgs,

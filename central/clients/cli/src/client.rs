@@ -13,6 +13,7 @@ mod error;
 mod images;
 mod lines;
 mod nodes;
+mod orphans;
 mod sandboxes;
 mod socket;
 mod sse;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use roost_proto::id::JoinTokenId;
+use roost_proto::id::{JoinTokenId, NodeId, SandboxName};
 
 use crate::output::{ListArgs, OutputArgs};
 use crate::values;
@@ -29,6 +29,21 @@ Examples:
     /// Have nodes renew their certificates now
     #[command(after_help = "Examples:\n  roost node rotate gpu-a\n  roost node rotate gpu-a --wait")]
     Rotate(RotateNodeArgs),
+    /// Sandboxes that central's restored database does not know
+    #[command(after_help = "\
+Examples:
+  roost node orphans ls
+  roost node orphans adopt --node gpu-a --all
+  roost node orphans adopt sbx-0123456789abcdef --name demo-2
+  roost node orphans rm sbx-0123456789abcdef")]
+    Orphans(OrphansArgs),
+    /// Take a node back that central's restored database does not know
+    #[command(after_help = "\
+The id is in the log of its roostd and of central. It keeps its certificate and its sandboxes.
+
+Example:
+  roost node readmit nod-0123456789abcdef --name gpu-a")]
+    Readmit(ReadmitNodeArgs),
     /// Make a token with which one node can join
     #[command(after_help = "\
 Examples:
@@ -102,4 +117,67 @@ pub(crate) enum JoinTokenAction {
         #[arg(required = true, value_name = "ID")]
         ids: Vec<JoinTokenId>,
     },
+}
+
+/// `orphans`.
+#[derive(Debug, Args)]
+pub(crate) struct OrphansArgs {
+    #[command(subcommand)]
+    pub(crate) action: OrphanAction,
+}
+
+/// What can be done with orphans.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrphanAction {
+    /// List them
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only those of this node
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Make them sandboxes like any other; nothing is restarted
+    Adopt {
+        #[command(flatten)]
+        chosen: ChooseOrphans,
+        /// Another name than the one it had
+        #[arg(long, value_name = "NAME", conflicts_with = "all")]
+        name: Option<SandboxName>,
+    },
+    /// Delete them with everything they hold
+    #[command(visible_alias = "delete")]
+    Rm {
+        #[command(flatten)]
+        chosen: ChooseOrphans,
+        /// On a terminal: do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// Which orphans.
+#[derive(Debug, Args)]
+pub(crate) struct ChooseOrphans {
+    /// Ids or names
+    #[arg(value_name = "SANDBOX", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) orphans: Vec<String>,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only those of this node
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+}
+
+/// `readmit`.
+#[derive(Debug, Args)]
+pub(crate) struct ReadmitNodeArgs {
+    /// Its id
+    #[arg(value_name = "NODE_ID")]
+    pub(crate) node: NodeId,
+    /// Name that it is to be listed under
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
 }

@@ -1,5 +1,6 @@
 //! `roost node`.
 
+mod orphan;
 mod rotate;
 pub(super) mod show;
 mod token;
@@ -42,6 +43,8 @@ pub(super) async fn run(app: &App, command: NodeCommand) -> Result<(), CliError>
         NodeCommand::Get(args) => show::run(app, &args.nodes, args.output).await,
         NodeCommand::Rm(args) => remove(app, &args).await,
         NodeCommand::Rotate(args) => rotate::run(app, &args).await,
+        NodeCommand::Orphans(args) => orphan::run(app, args).await,
+        NodeCommand::Readmit(args) => orphan::readmit(app, &args).await,
         NodeCommand::JoinToken(args) => token::run(app, args).await,
     }
 }
@@ -115,13 +118,15 @@ fn row(node: &Node, now: u64) -> Vec<Text> {
     ]
 }
 
-/// Phase, with the conditions that keep sandboxes away.
+/// Phase, with the conditions that somebody must look after.
 fn status(node: &Node) -> Text {
-    let bad = node.status.conditions.iter().filter(|c| !c.is_healthy());
-    let bad: Vec<_> = bad.map(|c| if c.is_true { c.kind.clone() } else { format!("not {}", c.kind) }).collect();
+    let bad: Vec<_> = node.status.conditions.iter().filter(|c| !c.is_healthy()).collect();
+    let tone = if bad.iter().any(|c| c.stops_placement()) { Tone::Bad } else { Tone::Busy };
+    let bad: Vec<_> =
+        bad.into_iter().map(|c| if c.is_true { c.kind.clone() } else { format!("not {}", c.kind) }).collect();
     match node.phase {
         NodePhase::Online if bad.is_empty() => Text::new("Online", Tone::Good),
-        NodePhase::Online => Text::new(format!("Online, {}", bad.join(", ")), Tone::Bad),
+        NodePhase::Online => Text::new(format!("Online, {}", bad.join(", ")), tone),
         NodePhase::Enrolled => Text::new("Enrolled", Tone::Busy),
         NodePhase::Stale => Text::new("Stale", Tone::Busy),
         NodePhase::Offline => Text::new("Offline", Tone::Bad),
@@ -198,5 +203,8 @@ mod tests {
         assert_eq!(status(&node).text, "Online, not ContainerdReady");
         node.status.conditions[1] = pressure(true);
         assert_eq!(status(&node).text, "Online, not ContainerdReady, DiskPressure");
+        node.status.conditions = vec![NodeCondition { kind: NodeCondition::CLOCK_SKEW.into(), ..pressure(true) }];
+        let warned = status(&node);
+        assert_eq!((warned.text.as_str(), warned.tone), ("Online, ClockSkew", Tone::Busy));
     }
 }
