@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::{Subcommand, ValueEnum};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -32,6 +32,10 @@ pub(crate) enum StoreCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Says that other tools (a copied file, pg_restore) have brought the
+    /// database back to an earlier moment: sandboxes that it does not know are
+    /// then kept on their nodes. `restore` and `import` do it themselves.
+    MarkRestored,
     /// Looks whether the database is sound; ends with 1 where it is not.
     Check {
         /// How the result is printed.
@@ -74,27 +78,42 @@ impl StoreCommand {
                 );
                 Ok(())
             }
+            Self::MarkRestored => {
+                let nodes = database.mark_restored().await?;
+                println!("{database}: {nodes} nodes are compared with it at their next connection");
+                Ok(())
+            }
             Self::Check { output } => check(&database, *output).await,
         }
     }
 }
 
 /// A bar on a terminal, and nothing in a pipe.
-fn progress() -> (ProgressBar, OnProgress) {
+pub(crate) fn progress() -> (ProgressBar, OnProgress) {
     let bar = ProgressBar::new(0);
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    if let Ok(style) = ProgressStyle::with_template("{msg:9} {bar:30} {human_pos}/{human_len} rows  {eta}") {
-        bar.set_style(style);
-    }
+    let style = |counted: &str| {
+        let template = format!("{{msg:9}} {{bar:30}} {counted}  {{eta}}");
+        ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    };
+    let (rows, bytes) = (style("{human_pos}/{human_len} rows"), style("{bytes}/{total_bytes}"));
     let shown = bar.clone();
+    let last = Mutex::new(None);
     let on_progress = Arc::new(move |stage, done, total| {
-        shown.set_message(match stage {
-            Stage::Copy => "copying",
-            Stage::Verify => "comparing",
-        });
-        shown.set_length(total);
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.replace(stage) != Some(stage) {
+            let (message, style) = match stage {
+                Stage::Copy => ("copying", &rows),
+                Stage::Verify => ("comparing", &rows),
+                Stage::Pack => ("packing", &bytes),
+                Stage::Unpack => ("unpacking", &bytes),
+            };
+            shown.set_style(style.clone());
+            shown.set_message(message);
+            shown.set_length(total);
+        }
         shown.set_position(done);
     });
     (bar, on_progress)

@@ -48,15 +48,19 @@ enum Command {
         /// the CA's key: keep it as you keep that.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
-        /// Without the database, which PostgreSQL's own tools keep.
+        /// Without the database, where other tools keep that.
         #[arg(long)]
         ca_only: bool,
     },
-    /// Makes the state of a central from a backup; refuses one that exists.
+    /// Makes the state of a central from a backup, whatever its database is.
     Restore {
         /// The file; `-` is standard input.
         #[arg(long = "in", value_name = "FILE")]
         input: PathBuf,
+        /// Replaces the tokens, templates and profiles that a first start of
+        /// central has made. Nodes and sandboxes are never replaced.
+        #[arg(long)]
+        force: bool,
     },
     /// Prints one-time tokens, one a line: each is good for one node.
     JoinToken {
@@ -144,8 +148,8 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
             Some(Command::Token { action: TokenAction::Rotate { overlap } }) => admin_token(&config, *overlap).await,
             Some(Command::JoinToken { count, expires_in }) => join_tokens(&config, *count, *expires_in).await,
             Some(Command::Ca { action }) => authority(&config, action).await,
-            Some(Command::Backup { out, ca_only }) => keep(&config, out, *ca_only),
-            Some(Command::Restore { input }) => restore(&config, input),
+            Some(Command::Backup { out, ca_only }) => keep(&config, out, *ca_only).await,
+            Some(Command::Restore { input, force }) => restore(&config, input, *force).await,
             Some(Command::Store { command }) => command.run(&config).await,
             _ => serve(config).await,
         }
@@ -187,15 +191,25 @@ async fn authority(config: &Config, action: &CaAction) -> Result<(), Failure> {
     Ok(())
 }
 
-fn keep(config: &Config, out: &Path, ca_only: bool) -> Result<(), Failure> {
-    let kept = backup::write(config, out, ca_only)?;
-    eprintln!("{} bytes of {} files kept: they hold the CA's key, keep them as you keep that", kept.bytes, kept.files);
+async fn keep(config: &Config, out: &Path, ca_only: bool) -> Result<(), Failure> {
+    let (bar, on_progress) = command::progress();
+    let kept = backup::write(config, out, ca_only, on_progress).await?;
+    bar.finish_and_clear();
+    let rows = kept.rows.map_or_else(|| "the CA".into(), |rows| format!("{rows} rows and the CA"));
+    eprintln!("kept {rows}: whoever has the file can pass for central and for any node");
     Ok(())
 }
 
-fn restore(config: &Config, input: &Path) -> Result<(), Failure> {
-    let manifest = backup::restore(config, input)?;
-    eprintln!("restored what {} kept on {}: start roost-central", manifest.release, manifest.moment());
+async fn restore(config: &Config, input: &Path, force: bool) -> Result<(), Failure> {
+    let (bar, on_progress) = command::progress();
+    let manifest = backup::restore(config, input, force, on_progress).await?;
+    bar.finish_and_clear();
+    eprintln!(
+        "restored what {} kept on {}: start roost-central. Sandboxes that were made since stay on their nodes: see \
+         `roost node orphans ls`",
+        manifest.release,
+        manifest.moment()
+    );
     Ok(())
 }
 

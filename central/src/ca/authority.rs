@@ -32,12 +32,20 @@ impl Authority {
     /// Reads one from its two files.
     pub(super) fn open(key_path: &Path, ca_path: &Path) -> Result<Self, CaError> {
         let read = |path: &Path| std::fs::read_to_string(path).map_err(|source| file_error("read", path, source));
-        let (key_pem, ca_pem) = (read(key_path)?, read(ca_path)?);
-        let key = KeyPair::from_pem(&key_pem).map_err(|e| damaged(key_path, e))?;
+        Self::parse(&read(key_path)?, read(ca_path)?, (key_path, ca_path))
+    }
+
+    /// Reads one from the text of its files; their names are for errors.
+    pub(super) fn parse(key_pem: &str, ca_pem: String, (key_path, ca_path): (&Path, &Path)) -> Result<Self, CaError> {
+        let key = KeyPair::from_pem(key_pem).map_err(|e| damaged(key_path, e))?;
         let certificate = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|e| damaged(ca_path, e))?;
         let (key_id, not_after_unix_ms) = subject_key(&certificate).ok_or_else(|| {
             damaged(ca_path, std::io::Error::other("it is no certificate of a CA with a key identifier"))
         })?;
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|e| damaged(ca_path, e))?;
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(damaged(key_path, std::io::Error::other("it is not the key of the certificate beside it")));
+        }
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|e| damaged(ca_path, e))?;
         Ok(Self { issuer, fingerprint: sha256_hex(&certificate), certificate, ca_pem, key_id, not_after_unix_ms })
     }

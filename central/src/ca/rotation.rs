@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::authority::{Authority, generate};
-use super::{CaError, file_error, write_private};
+use super::{CaError, damaged, file_error, write_private};
 
 /// Files of the present CA and, during a rotation, of the next one.
 const PRESENT: [&str; 2] = ["ca.key", "ca.crt"];
@@ -72,8 +72,8 @@ impl Authorities {
         names.map(read).collect()
     }
 
-    /// Puts the files of a backup into a directory that has none, and opens
-    /// them.
+    /// Puts the files of a backup into a directory that has none or the same,
+    /// and opens them.
     ///
     /// # Errors
     /// See [`CaError`].
@@ -86,6 +86,29 @@ impl Authorities {
             }
         }
         Self::read(dir)
+    }
+
+    /// Whether there is a CA, or part of one, in `dir`.
+    #[must_use]
+    pub fn has_any(dir: &Path) -> bool {
+        [PRESENT, NEXT].as_flattened().iter().any(|name| dir.join(name).symlink_metadata().is_ok())
+    }
+
+    /// Whether these are the files of a CA, or of two.
+    ///
+    /// # Errors
+    /// [`CaError::Damaged`] with what is missing or wrong.
+    pub fn parse_files(files: &[(String, Vec<u8>)]) -> Result<(), CaError> {
+        let text = |name: &str| {
+            let missing = || damaged(Path::new(name), std::io::Error::other("it is missing"));
+            let (_, content) = files.iter().find(|(found, _)| found == name).ok_or_else(missing)?;
+            String::from_utf8(content.clone()).map_err(|error| damaged(Path::new(name), error))
+        };
+        let has_next = files.iter().any(|(name, _)| NEXT.contains(&name.as_str()));
+        for [key, certificate] in [PRESENT, NEXT].into_iter().take(1 + usize::from(has_next)) {
+            Authority::parse(&text(key)?, text(certificate)?, (Path::new(key), Path::new(certificate)))?;
+        }
+        Ok(())
     }
 
     /// Makes the next CA.

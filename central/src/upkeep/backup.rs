@@ -1,14 +1,18 @@
 //! `roost-central backup` and `restore`: database and CA as one file.
 //!
 //! The file is a tar under zstd: `manifest.json` with the SHA-256 of every
-//! other entry, the files of the CA, and the database as one consistent copy
-//! that is taken while central writes on. It is not encrypted: `--out -` hands
-//! it to whatever encrypts files at the site.
+//! other entry, the files of the CA, and an export of the database, of one
+//! consistent state that is taken while central writes on. Either engine can be
+//! kept, and restored into either. Nothing large is held in memory. It is not
+//! encrypted: `--out -` hands it to whatever encrypts files at the site.
 
 mod restore;
+mod spool;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,21 +21,23 @@ use super::moment;
 use crate::ca::{Authorities, CaError};
 use crate::clock;
 use crate::config::{Config, ConfigError};
-use crate::secret::{Secret, sha256_hex};
-use crate::store::{Database, StoreError, sqlite};
+use crate::new_file::NewFile;
+use crate::secret::sha256_hex;
+use crate::store::copy::{CopyError, OnProgress, Stage};
 
 pub use restore::restore;
+use spool::{Counted, Digested, Spool};
 
 /// Version of the file's layout.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Entries of the file.
 const MANIFEST: &str = "manifest.json";
-const DATABASE: &str = "central.db";
+const DATABASE: &str = "store.roost";
 const CA_PREFIX: &str = "ca/";
 /// The name that stands for standard output and input.
 const STANDARD: &str = "-";
-/// Effort of compression: as fast as a disk, half of the size.
-const LEVEL: i32 = 3;
+/// Effort of compression: the database is compressed already.
+const LEVEL: i32 = 1;
 
 /// Why nothing is kept or restored.
 #[derive(Debug, thiserror::Error)]
@@ -48,23 +54,17 @@ pub enum BackupError {
         source: io::Error,
     },
     /// The database cannot be copied.
-    #[error("cannot copy the database")]
-    Store(#[from] StoreError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// The configuration names no database that can be used.
     #[error("the database of the configuration cannot be used")]
     Config(#[from] ConfigError),
-    /// The database is a server, which has tools of its own.
-    #[error(
-        "the database is PostgreSQL: keep it with pg_dump, bring it back with pg_restore, and keep the CA beside it \
-         with `roost-central backup --ca-only`"
-    )]
-    Server,
     /// The files of the CA cannot be read or written.
     #[error("cannot use the files of the CA")]
     Ca(#[from] CaError),
-    /// The target has state already.
-    #[error("{} exists: a backup is restored into an empty state_dir only; move the old one away", path.display())]
-    NotEmpty {
+    /// The target has a CA of its own.
+    #[error("{} exists and is another CA than that of the backup: move it away, or restore elsewhere", path.display())]
+    OtherCa {
         /// What is in the way.
         path: PathBuf,
     },
@@ -76,9 +76,9 @@ pub enum BackupError {
     },
     /// A later release wrote it.
     #[error("the backup has layout {found}, this release knows {VERSION}: restore it with the release that wrote it")]
-    Newer {
+    OtherLayout {
         /// Its layout.
-        found: u32,
+        found: u64,
     },
 }
 
@@ -103,7 +103,7 @@ impl Manifest {
 }
 
 /// One file of a backup.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
     name: String,
@@ -116,102 +116,92 @@ struct Entry {
 pub struct Kept {
     /// Files in the backup.
     pub files: usize,
-    /// Their size before compression, in bytes.
-    pub bytes: u64,
+    /// Rows of the database; none without it.
+    pub rows: Option<u64>,
 }
 
 /// Writes the CA and, unless `ca_only`, the database into `out`, which must not
-/// exist; `-` is standard output. Central may run and serve meanwhile. Blocks
-/// for the disk.
+/// exist; `-` is standard output. Central may run and serve meanwhile. The
+/// export lies in `state_dir` meanwhile, mode 0600. Blocks for the disk.
 ///
 /// # Errors
-/// See [`BackupError`].
-pub fn write(config: &Config, out: &Path, ca_only: bool) -> Result<Kept, BackupError> {
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for (name, content) in Authorities::files(&config.ca_dir())? {
-        files.push((format!("{CA_PREFIX}{name}"), content));
-    }
+/// See [`BackupError`]; then there is no file.
+pub async fn write(config: &Config, out: &Path, ca_only: bool, on_progress: OnProgress) -> Result<Kept, BackupError> {
+    // Before the work, as it may take long.
+    let is_standard = out == Path::new(STANDARD);
+    let target =
+        if is_standard { None } else { Some(NewFile::create(out).map_err(|source| file("create", out, source))?) };
+    let created_at_unix_ms = clock::now_unix_ms();
+    let ca = Authorities::files(&config.ca_dir())?;
+    let mut store = None;
     if !ca_only {
-        files.push((DATABASE.into(), database(config)?));
+        let spool = Spool::beside(&config.state_dir)?;
+        let copied = config.database()?.export(spool.path(), on_progress.clone()).await?;
+        store = Some((spool, copied.rows));
     }
-    if out == Path::new(STANDARD) {
-        let written = archive(io::stdout().lock(), &files);
-        return written.map_err(|source| file("write", Path::new("standard output"), source));
-    }
-    write_new(out, &files).map_err(|source| file("write", out, source))
-}
-
-/// The database as it is at one moment.
-fn database(config: &Config) -> Result<Vec<u8>, BackupError> {
-    let Database::Sqlite(database) = config.database()? else { return Err(BackupError::Server) };
-    let copy = Temporary(config.state_dir.join(format!("{}.backup", Secret::random("copy").hash().as_str())));
-    sqlite::copy(&database.path, &copy.0)?;
-    std::fs::read(&copy.0).map_err(|source| file("read", &copy.0, source))
-}
-
-/// Writes a new file, or leaves none.
-fn write_new(out: &Path, files: &[(String, Vec<u8>)]) -> io::Result<Kept> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let target = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(out)?;
-    let written = archive(&target, files).and_then(|kept| target.sync_all().map(|()| kept));
-    if written.is_err() {
-        // What is not whole must not be taken for a backup.
-        std::fs::remove_file(out)?;
-    }
-    written
-}
-
-fn archive(out: impl Write, files: &[(String, Vec<u8>)]) -> io::Result<Kept> {
-    let entry = |(name, content): &(String, Vec<u8>)| Entry {
-        name: name.clone(),
-        bytes: u64::try_from(content.len()).unwrap_or(u64::MAX),
-        sha256: sha256_hex(content),
+    let archive = Archive { created_at_unix_ms, ca, store: store.as_ref().map(|(spool, _)| spool), on_progress };
+    let written = match target {
+        None => archive.write(io::stdout().lock()).map(drop),
+        Some(target) => archive.write(target).and_then(NewFile::finish),
     };
-    let manifest = Manifest {
-        version: VERSION,
-        release: format!("roost-central {}", env!("CARGO_PKG_VERSION")),
-        created_at_unix_ms: clock::now_unix_ms(),
-        files: files.iter().map(entry).collect(),
-    };
-    let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
-    let mut tar = tar::Builder::new(zstd::Encoder::new(out, LEVEL)?);
-    append(&mut tar, MANIFEST, &text)?;
-    for (name, content) in files {
-        append(&mut tar, name, content)?;
-    }
-    tar.into_inner()?.finish()?.flush()?;
-    Ok(Kept { files: files.len(), bytes: manifest.files.iter().map(|entry| entry.bytes).sum() })
+    written.map_err(|source| file("write", out, source))?;
+    let files = archive.ca.len() + usize::from(store.is_some());
+    Ok(Kept { files, rows: store.map(|(_, rows)| rows) })
 }
 
-fn append<W: Write>(tar: &mut tar::Builder<W>, name: &str, content: &[u8]) -> io::Result<()> {
+/// What goes into a file.
+struct Archive<'a> {
+    created_at_unix_ms: u64,
+    ca: Vec<(&'static str, Vec<u8>)>,
+    store: Option<&'a Spool>,
+    on_progress: OnProgress,
+}
+
+impl Archive<'_> {
+    fn write<W: Write>(&self, out: W) -> io::Result<W> {
+        let mut tar = tar::Builder::new(zstd::Encoder::new(BufWriter::new(out), LEVEL)?);
+        let ca = || self.ca.iter().map(|(name, content)| (format!("{CA_PREFIX}{name}"), content));
+        let mut files: Vec<Entry> = ca().map(|(name, content)| Entry::of(name, content)).collect();
+        let mut store = self.store.map(|spool| File::open(spool.path())).transpose()?;
+        let store_entry = store.as_mut().map(|store| Entry::read(DATABASE.into(), store)).transpose()?;
+        files.extend(store_entry.clone());
+        let release = format!("roost-central {}", env!("CARGO_PKG_VERSION"));
+        let manifest = Manifest { version: VERSION, release, created_at_unix_ms: self.created_at_unix_ms, files };
+        let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::other)?;
+        append(&mut tar, MANIFEST, text.len() as u64, text.as_slice())?;
+        for (name, content) in ca() {
+            append(&mut tar, &name, content.len() as u64, content.as_slice())?;
+        }
+        if let (Some(store), Some(Entry { bytes, .. })) = (store, store_entry) {
+            let on_bytes = |done| (self.on_progress)(Stage::Pack, done, bytes);
+            append(&mut tar, DATABASE, bytes, Counted::new(BufReader::new(store), on_bytes))?;
+        }
+        tar.into_inner()?.finish()?.into_inner().map_err(io::IntoInnerError::into_error)
+    }
+}
+
+impl Entry {
+    fn of(name: String, content: &[u8]) -> Self {
+        Self { name, bytes: content.len() as u64, sha256: sha256_hex(content) }
+    }
+
+    /// Reads a file to its end, and goes back to its begin.
+    fn read(name: String, file: &mut File) -> io::Result<Self> {
+        let mut digested = Digested::new(&mut *file);
+        let bytes = io::copy(&mut digested, &mut io::sink())?;
+        let sha256 = digested.sha256();
+        file.rewind()?;
+        Ok(Self { name, bytes, sha256 })
+    }
+}
+
+fn append<W: Write>(tar: &mut tar::Builder<W>, name: &str, bytes: u64, content: impl Read) -> io::Result<()> {
     let mut header = tar::Header::new_ustar();
-    header.set_size(u64::try_from(content.len()).map_err(io::Error::other)?);
+    header.set_size(bytes);
     header.set_mode(0o600);
     tar.append_data(&mut header, name, content)
 }
 
-/// A file that goes away with this.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        match std::fs::remove_file(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.0.display(), %error, "copy of the database stays: remove it");
-            }
-            _ => {}
-        }
-    }
-}
-
 fn file(operation: &'static str, path: &Path, source: io::Error) -> BackupError {
     BackupError::File { operation, path: path.to_owned(), source }
-}
-
-/// Opens what is to be restored.
-fn open(input: &Path) -> Result<Box<dyn io::Read>, BackupError> {
-    if input == Path::new(STANDARD) {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    Ok(Box::new(File::open(input).map_err(|source| file("read", input, source))?))
 }

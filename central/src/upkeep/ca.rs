@@ -100,7 +100,12 @@ impl CaStatus {
         text += &line("next", next);
         text += &match self.behind.len() {
             0 => "Every node has a certificate of the next CA: `roost-central ca retire` ends the rotation.\n".into(),
-            behind => format!("{} not yet there: {}\n", count(behind), names(&self.behind)),
+            behind => format!(
+                "{} not yet there: {}\nA node of NodeLink version 1 renews at half of its certificate's life and is \
+                 counted when it connects next: restart its roostd to see it sooner.\n",
+                count(behind),
+                names(&self.behind)
+            ),
         };
         text
     }

@@ -1,171 +1,175 @@
 //! From a backup to the state of a central.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use super::{BackupError, CA_PREFIX, DATABASE, MANIFEST, Manifest, VERSION, open};
-use crate::ca::{Authorities, write_private};
+use super::spool::{Counted, Digested, Spool};
+use super::{BackupError, CA_PREFIX, DATABASE, Entry, MANIFEST, Manifest, STANDARD, VERSION, file};
+use crate::ca::Authorities;
 use crate::config::Config;
 use crate::secret::sha256_hex;
-use crate::store::Database;
+use crate::store::copy::{OnProgress, Stage};
 
-/// Largest manifest: a backup has a handful of files.
-const MANIFEST_MAX_BYTES: u64 = 1 << 20;
-/// Files that a backup may have: both CAs and the database.
+/// Largest manifest and file of a CA: a backup has a handful of small files
+/// beside the database.
+const SMALL_MAX_BYTES: u64 = 1 << 20;
+/// Files that a backup may have, in their order: both CAs and the database.
 const NAMES: [&str; 5] = ["ca/ca.key", "ca/ca.crt", "ca/next.key", "ca/next.crt", DATABASE];
+/// Bytes that are moved at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Files of a CA and their content.
+type CaFiles = Vec<(String, Vec<u8>)>;
 
 /// Makes the state of a central from the backup in `input`; `-` is standard
-/// input. Everything is checked before anything is written.
+/// input. Everything is checked before anything is changed: the file is read
+/// whole first, its database is imported in one transaction, and the CA is put
+/// in its place before that commits. A restore that was cut off can be begun
+/// again. `force` as with [`crate::store::Database::import`].
 ///
 /// # Errors
-/// See [`BackupError`].
-pub fn restore(config: &Config, input: &Path) -> Result<Manifest, BackupError> {
-    let target = match config.database()? {
-        Database::Sqlite(database) => Some(database.path),
-        Database::Postgres(_) => None,
-    };
-    for path in target.iter().cloned().chain(["ca.key", "ca.crt"].map(|name| config.ca_dir().join(name))) {
-        if path.exists() {
-            return Err(BackupError::NotEmpty { path });
-        }
+/// See [`BackupError`]; then the state is as it was.
+pub async fn restore(
+    config: &Config,
+    input: &Path,
+    force: bool,
+    on_progress: OnProgress,
+) -> Result<Manifest, BackupError> {
+    let database = config.database()?;
+    let spool = Spool::beside(&config.state_dir)?;
+    let (manifest, ca) = read(open(input)?, &spool, &on_progress)?;
+    Authorities::parse_files(&ca)?;
+    let dir = config.ca_dir();
+    if Authorities::has_any(&dir) && !is_same(&dir, &ca)? {
+        return Err(BackupError::OtherCa { path: dir });
     }
-    let (manifest, files) = read(open(input)?)?;
-    let (databases, ca): (Files, Files) = files.into_iter().partition(|(name, _)| name == DATABASE);
-    if target.is_none() && !databases.is_empty() {
-        return Err(BackupError::Server);
+    if !manifest.files.iter().any(|entry| entry.name == DATABASE) {
+        Authorities::put_files(&dir, &ca)?;
+        return Ok(manifest);
     }
-    let plain = |(name, content): (String, Vec<u8>)| Some((name.strip_prefix(CA_PREFIX)?.to_owned(), content));
-    let ca: Files = ca.into_iter().filter_map(plain).collect();
-    // The CA first: a database that is there counts as a state.
-    Authorities::put_files(&config.ca_dir(), &ca)?;
-    if let (Some(target), Some((_, content))) = (target, databases.first()) {
-        write_private(&target, content)?;
-    }
+    let put = move || Ok(Authorities::put_files(&dir, &ca).map(drop)?);
+    database.import_with(spool.path(), force, on_progress, put).await?;
     Ok(manifest)
 }
 
-type Files = Vec<(String, Vec<u8>)>;
-
-/// Reads a backup whole and checks it against its manifest.
-fn read(input: impl Read) -> Result<(Manifest, Files), BackupError> {
-    let unreadable = |error: std::io::Error| damaged(format!("it cannot be read ({error})"));
-    let mut tar = tar::Archive::new(zstd::Decoder::new(input).map_err(unreadable)?);
-    let mut entries = tar.entries().map_err(unreadable)?;
-    let first = entries.next().ok_or_else(|| damaged("it is empty"))?.map_err(unreadable)?;
-    if first.path().map_err(unreadable)?.as_ref() != Path::new(MANIFEST) {
-        return Err(damaged("it does not begin with its manifest"));
-    }
-    let mut text = Vec::new();
-    first.take(MANIFEST_MAX_BYTES).read_to_end(&mut text).map_err(unreadable)?;
-    let manifest = manifest(&text)?;
-    let mut files = Files::new();
-    for expected in &manifest.files {
-        let name = expected.name.as_str();
-        if !NAMES.contains(&name) {
-            return Err(damaged(format!("it lists {name:?}, which no backup has")));
-        }
-        let entry = entries.next().ok_or_else(|| damaged(format!("{name} is missing")))?.map_err(unreadable)?;
-        if entry.path().map_err(unreadable)?.as_ref() != Path::new(name) {
-            return Err(damaged(format!("{name} is not at its place")));
-        }
-        let mut content = Vec::new();
-        // One byte more shows what is longer than it should be.
-        entry.take(expected.bytes.saturating_add(1)).read_to_end(&mut content).map_err(unreadable)?;
-        if sha256_hex(&content) != expected.sha256 {
-            return Err(damaged(format!("{name} is not what was kept (SHA-256)")));
-        }
-        files.push((name.to_owned(), content));
-    }
-    Ok((manifest, files))
+/// Whether a directory holds these files of a CA and no others.
+fn is_same(dir: &Path, ca: &CaFiles) -> Result<bool, BackupError> {
+    let present = Authorities::files(dir)?;
+    let is_in = |(name, content): &(&str, Vec<u8>)| ca.iter().any(|(n, c)| n == name && c == content);
+    Ok(present.len() == ca.len() && present.iter().all(is_in))
 }
 
-/// Reads the manifest; its version comes first, as a later one may have fields
+/// Opens what is to be restored.
+fn open(input: &Path) -> Result<Box<dyn Read>, BackupError> {
+    if input == Path::new(STANDARD) {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    Ok(Box::new(File::open(input).map_err(|source| file("read", input, source))?))
+}
+
+/// Reads a backup whole and checks it against its manifest; the database goes
+/// into the spool.
+fn read(input: impl Read, spool: &Spool, on_progress: &OnProgress) -> Result<(Manifest, CaFiles), BackupError> {
+    let mut tar = tar::Archive::new(zstd::Decoder::new(input).map_err(|error| unreadable(&error))?);
+    let mut entries = tar.entries().map_err(|error| unreadable(&error))?;
+    let first = entries.next().ok_or_else(|| damaged("it is empty"))?.map_err(|error| unreadable(&error))?;
+    if first.path().map_err(|error| unreadable(&error))?.as_ref() != Path::new(MANIFEST) {
+        return Err(damaged("it does not begin with its manifest"));
+    }
+    let manifest = manifest(&small(first)?)?;
+    let mut ca = CaFiles::new();
+    for expected in &manifest.files {
+        let name = expected.name.as_str();
+        let entry =
+            entries.next().ok_or_else(|| damaged(format!("{name} is missing")))?.map_err(|error| unreadable(&error))?;
+        if entry.path().map_err(|error| unreadable(&error))?.as_ref() != Path::new(name)
+            || !entry.header().entry_type().is_file()
+        {
+            return Err(damaged(format!("{name} is not at its place")));
+        }
+        match name.strip_prefix(CA_PREFIX) {
+            Some(plain) => {
+                let content = small(entry)?;
+                expected.matches(content.len() as u64, &sha256_hex(&content))?;
+                ca.push((plain.to_owned(), content));
+            }
+            None => unpack(entry, expected, spool, on_progress)?,
+        }
+    }
+    if entries.next().is_some() {
+        return Err(damaged("it has more entries than its manifest lists"));
+    }
+    Ok((manifest, ca))
+}
+
+/// Moves the export of the database to the disk.
+fn unpack(entry: impl Read, expected: &Entry, spool: &Spool, on_progress: &OnProgress) -> Result<(), BackupError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = spool.path();
+    let made = File::options().write(true).create_new(true).mode(0o600).open(path);
+    let mut out = BufWriter::new(made.map_err(|source| file("create", path, source))?);
+    let on_bytes = |done| on_progress(Stage::Unpack, done, expected.bytes);
+    // One byte more shows what is longer than it should be.
+    let entry = Counted::new(entry.take(expected.bytes.saturating_add(1)), on_bytes);
+    let mut entry = Digested::new(BufReader::with_capacity(BUFFER_BYTES, entry));
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut bytes = 0;
+    loop {
+        let read = entry.read(&mut buffer).map_err(|error| unreadable(&error))?;
+        if read == 0 {
+            break;
+        }
+        bytes += read as u64;
+        out.write_all(&buffer[..read]).map_err(|source| file("write", path, source))?;
+    }
+    out.flush().map_err(|source| file("write", path, source))?;
+    expected.matches(bytes, &entry.sha256())
+}
+
+/// A small entry, whole.
+fn small(entry: impl Read) -> Result<Vec<u8>, BackupError> {
+    let mut content = Vec::new();
+    let read = entry.take(SMALL_MAX_BYTES + 1).read_to_end(&mut content).map_err(|error| unreadable(&error))?;
+    if read as u64 > SMALL_MAX_BYTES {
+        return Err(damaged(format!("an entry is longer than {SMALL_MAX_BYTES} bytes")));
+    }
+    Ok(content)
+}
+
+impl Entry {
+    fn matches(&self, bytes: u64, sha256: &str) -> Result<(), BackupError> {
+        if self.bytes == bytes && self.sha256 == sha256 {
+            return Ok(());
+        }
+        Err(damaged(format!("{} is not what was kept (SHA-256)", self.name)))
+    }
+}
+
+/// Reads the manifest; its version comes first, as another one may have fields
 /// that are not known here.
 fn manifest(text: &[u8]) -> Result<Manifest, BackupError> {
     let value: serde_json::Value =
         serde_json::from_slice(text).map_err(|error| damaged(format!("its manifest is no JSON ({error})")))?;
     match value.get("version").and_then(serde_json::Value::as_u64) {
-        Some(version) if version > u64::from(VERSION) => {
-            Err(BackupError::Newer { found: u32::try_from(version).unwrap_or(u32::MAX) })
-        }
-        Some(_) => {
-            serde_json::from_value(value).map_err(|error| damaged(format!("its manifest is not understood ({error})")))
-        }
-        None => Err(damaged("its manifest has no version")),
+        Some(version) if version == u64::from(VERSION) => {}
+        Some(found) => return Err(BackupError::OtherLayout { found }),
+        None => return Err(damaged("its manifest has no version")),
     }
+    let manifest: Manifest =
+        serde_json::from_value(value).map_err(|error| damaged(format!("its manifest is not understood ({error})")))?;
+    // In their order, so that none comes twice.
+    let mut names = NAMES.iter();
+    match manifest.files.iter().find(|entry| !names.any(|name| *name == entry.name)) {
+        Some(entry) => Err(damaged(format!("it lists {:?}, which has no place there", entry.name))),
+        None => Ok(manifest),
+    }
+}
+
+fn unreadable(error: &io::Error) -> BackupError {
+    damaged(format!("it cannot be read ({error})"))
 }
 
 fn damaged(problem: impl Into<String>) -> BackupError {
     BackupError::Damaged { problem: problem.into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-    use crate::app::App;
-    use crate::secret::SecretHash;
-    use crate::upkeep::backup::write;
-    use crate::upkeep::{ca, token};
-
-    fn config(dir: &Path) -> Config {
-        let text = format!("state_dir = \"{}\"", dir.join("state").display());
-        Config::parse(&text, Path::new("test.toml")).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_restored_central_has_the_same_ca_and_knows_the_same_tokens() {
-        let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (old_config, new_config) = (config(old.path()), config(new.path()));
-        let secret = token::rotate(&old_config, std::time::Duration::ZERO).await.unwrap();
-        let status = ca::rotate(&old_config).await.unwrap();
-        let file = old.path().join("backup");
-        let kept = write(&old_config, &file, false).unwrap();
-        assert_eq!(kept.files, 5, "two CAs and the database");
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        let left: Vec<_> =
-            std::fs::read_dir(old.path().join("state")).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".backup")), "{left:?}");
-
-        restore(&new_config, &file).unwrap();
-        assert_eq!(ca::status(&new_config).await.unwrap(), status);
-        let (store, _) = App::open_store(&new_config).await.unwrap();
-        assert!(store.system().find_api_token(SecretHash::of(&secret), 1).await.unwrap().is_some());
-        let mode = std::fs::metadata(new.path().join("state/central.db")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[tokio::test]
-    async fn neither_a_state_nor_a_backup_is_overwritten() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = config(dir.path());
-        App::open_store(&config).await.unwrap();
-        let file = dir.path().join("backup");
-        write(&config, &file, false).unwrap();
-        assert!(matches!(restore(&config, &file), Err(BackupError::NotEmpty { .. })));
-        let before = std::fs::read(&file).unwrap();
-        assert!(matches!(write(&config, &file, false), Err(BackupError::File { .. })));
-        assert_eq!(std::fs::read(&file).unwrap(), before);
-    }
-
-    #[tokio::test]
-    async fn a_backup_that_is_not_whole_restores_nothing() {
-        let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (old_config, new_config) = (config(old.path()), config(new.path()));
-        App::open_store(&old_config).await.unwrap();
-        let file = old.path().join("backup");
-        write(&old_config, &file, false).unwrap();
-        let whole = std::fs::read(&file).unwrap();
-        std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
-        assert!(matches!(restore(&new_config, &file), Err(BackupError::Damaged { .. })));
-        // One byte of the database changed, inside a sound archive.
-        let mut plain = zstd::decode_all(whole.as_slice()).unwrap();
-        let at = plain.windows(13).position(|window| window == b"SQLite format").unwrap();
-        plain[at + 40] ^= 1;
-        std::fs::write(&file, zstd::encode_all(plain.as_slice(), 1).unwrap()).unwrap();
-        let error = restore(&new_config, &file).unwrap_err();
-        assert!(error.to_string().contains("central.db is not what was kept"), "{error}");
-        assert!(!new.path().join("state").exists(), "something was written");
-    }
 }
