@@ -14,6 +14,7 @@ mod image;
 mod layers;
 mod node;
 mod openapi;
+mod orphan;
 mod page;
 pub mod problem;
 mod profile;
@@ -70,6 +71,7 @@ fn routes() -> Routes {
         ("/nodes", get(node::list)),
         ("/nodes/{node}", get(node::get).delete(node::delete)),
         ("/nodes/{node}/rotate", post(node::rotate)),
+        ("/nodes/{node}/readmit", post(node::readmit)),
         ("/nodes/{node}/images", get(image::manage::list).post(image::import).delete(image::remove)),
         ("/nodes/{node}/images/pin", put(image::manage::pin)),
         ("/nodes/{node}/images/prune", post(image::manage::prune)),
@@ -78,6 +80,9 @@ fn routes() -> Routes {
         ("/nodes/{node}/starts", get(support::starts)),
         ("/nodes/{node}/support", get(support::node)),
         ("/support", get(support::central)),
+        ("/orphans", get(orphan::list)),
+        ("/orphans/{sandbox}", delete(orphan::remove)),
+        ("/orphans/{sandbox}/adopt", post(orphan::adopt)),
         ("/images", get(image::list)),
         ("/images/pull", post(image::pull::pull)),
         ("/join-tokens", get(token::list).post(token::create)),

@@ -6,6 +6,7 @@ mod context;
 mod error;
 mod image;
 mod node;
+mod orphan;
 mod profile;
 mod sandbox;
 mod seed;

@@ -3,6 +3,7 @@
 
 pub mod ca;
 pub mod expiry;
+pub mod news;
 pub mod silence;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::app::Central;
 /// Starts all of them; they end with the tasks.
 pub fn spawn(central: &Arc<Central>) {
     central.tasks.spawn(info_span!("background", duty = "silence"), silence::run(central.clone()));
+    central.tasks.spawn(info_span!("background", duty = "news"), news::run(central.clone()));
     central.tasks.spawn(info_span!("background", duty = "ca"), ca::run(central.clone()));
     central.tasks.spawn(info_span!("background", duty = "expiry"), expiry::run(central.clone()));
 }

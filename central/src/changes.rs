@@ -22,6 +22,10 @@ const RING_LEN: usize = 4096;
 /// Changes that a slow watcher may lag behind before it is told of a gap.
 const WATCHER_DEPTH: usize = 1024;
 
+/// News of nodes that may wait: people remove nodes and rotate certificates, and
+/// one who lags looks at all sessions anew.
+const NODE_NEWS_DEPTH: usize = 256;
+
 /// Takes a lock; what a panicked holder left is still consistent here, as
 /// every critical section is a single insertion or removal.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,11 +107,29 @@ pub struct Subscription {
     pub events: broadcast::Receiver<Event>,
 }
 
+/// What was done to a node, for the replica that has its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeNews {
+    /// It was removed.
+    Removed(NodeId),
+    /// It is to renew its certificate.
+    Renew(NodeId),
+    /// News may have been missed.
+    Gap,
+}
+
 /// The hub of committed changes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Changes {
     ring: Mutex<Ring>,
     desired: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
+    nodes: broadcast::Sender<NodeNews>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self { ring: Mutex::default(), desired: Mutex::default(), nodes: broadcast::Sender::new(NODE_NEWS_DEPTH) }
+    }
 }
 
 /// The sequence of changes without a gap.
@@ -156,6 +178,12 @@ impl Changes {
         desired.entry(node.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
+    /// Follows what is done to nodes from now on.
+    #[must_use]
+    pub fn node_news(&self) -> broadcast::Receiver<NodeNews> {
+        self.nodes.subscribe()
+    }
+
     fn publish(&self, tenant: TenantId, event: SandboxEvent) {
         let mut ring = lock(&self.ring);
         let cursor = Cursor { epoch: ring.epoch, sequence: ring.last().sequence + 1 };
@@ -176,6 +204,9 @@ impl ChangeSink for Changes {
             match change {
                 Change::Sandbox(sandbox) => self.publish(sandbox.tenant.clone(), SandboxEvent::Changed(sandbox)),
                 Change::Gone { tenant, id } => self.publish(tenant, SandboxEvent::Gone(id)),
+                // Fails only while nobody follows.
+                Change::Removed(node) => drop(self.nodes.send(NodeNews::Removed(node))),
+                Change::Renew(node) => drop(self.nodes.send(NodeNews::Renew(node))),
                 Change::Desired { node_id, generation } => {
                     if let Some(watch) = lock(&self.desired).get(&node_id) {
                         watch.send_replace(generation);
@@ -189,6 +220,7 @@ impl ChangeSink for Changes {
     /// and no earlier cursor is known any more.
     fn gap(&self) {
         *lock(&self.ring) = Ring::default();
+        drop(self.nodes.send(NodeNews::Gap));
     }
 }
 

@@ -16,6 +16,7 @@
 //! - [`store`]: the truth. [`changes`]: its commits, in order, to watchers and
 //!   sessions. [`live`]: what is too restless for a disk.
 //! - [`place`]: pure placement. [`rooms`]: where it looks first. [`ca`]: certificates. [`link`]: the nodes.
+//! - [`new_file`]: files that get their name when they are whole.
 //! - [`background`]: periodic duties. [`admin`] and [`metrics`]: for operators.
 
 pub mod admin;
@@ -31,6 +32,7 @@ pub mod link;
 pub mod live;
 pub mod log;
 pub mod metrics;
+pub mod new_file;
 pub mod place;
 pub mod rooms;
 pub mod secret;

@@ -13,6 +13,7 @@ mod pressure;
 mod push;
 mod session;
 mod sessions;
+mod settle;
 mod tunnel;
 
 use std::sync::Arc;
@@ -140,13 +141,16 @@ impl LinkService {
     }
 }
 
-/// A name that can stand in tables and log lines.
-fn check_name(name: &str) -> Result<(), Status> {
+/// Whether a name can stand in tables and log lines.
+///
+/// # Errors
+/// What a name must be.
+pub(crate) fn check_node_name(name: &str) -> Result<(), String> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     if (1..=NAME_MAX_LEN).contains(&name.len()) && name.bytes().all(is_plain) {
         return Ok(());
     }
-    Err(Status::invalid_argument(format!("node_name: use 1-{NAME_MAX_LEN} letters, digits, \"-\", \"_\" and \".\"")))
+    Err(format!("use 1-{NAME_MAX_LEN} letters, digits, \"-\", \"_\" and \".\""))
 }
 
 fn ca_status(error: &CaError) -> Status {
@@ -176,7 +180,8 @@ impl NodeLink for LinkService {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolResponse>, Status> {
         let _entry = self.central.admission.enter()?;
         let request = request.into_inner();
-        check_name(&request.node_name)?;
+        let name = check_node_name(&request.node_name);
+        name.map_err(|problem| Status::invalid_argument(format!("node_name: {problem}")))?;
         // What can be wrong with the request comes first, as the token is good
         // for one try only; the signature comes last, as strangers may ask.
         let key = ca::read_request(&request.csr_der).map_err(|error| ca_status(&error))?;
@@ -233,9 +238,9 @@ mod tests {
 
     #[test]
     fn host_names_are_node_names_and_markup_is_not() {
-        assert!(check_name("gpu-7.rack_2.example").is_ok());
+        assert!(check_node_name("gpu-7.rack_2.example").is_ok());
         for bad in ["", "a b", "<b>", "a\n", &"x".repeat(254)] {
-            assert!(check_name(bad).is_err(), "{bad:?}");
+            assert!(check_node_name(bad).is_err(), "{bad:?}");
         }
     }
 }

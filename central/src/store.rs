@@ -21,18 +21,18 @@ mod sql;
 pub mod sqlite;
 
 use async_trait::async_trait;
-use roost_proto::id::{JoinTokenId, NodeId, ProfileName, TemplateName, TenantId};
-use roost_proto::model::{ImageInfo, ImageRef, NodeCertificate, Profile, Sandbox, Template};
+use roost_proto::id::{JoinTokenId, NodeId, ProfileName, SandboxId, SandboxName, TemplateName, TenantId};
+use roost_proto::model::{ImageInfo, ImageRef, NodeCertificate, Orphan, Profile, Sandbox, Template};
 
 pub use database::Database;
 pub use error::{
-    CreateSandboxError, DeleteNodeError, DeleteProfileError, EnrolError, PutTemplateError, SetRunStateError,
-    StoreError, UpdateSandboxError,
+    AdoptError, CreateSandboxError, DeleteNodeError, DeleteProfileError, EnrolError, PutTemplateError, ReadmitError,
+    SetRunStateError, StoreError, UpdateSandboxError,
 };
 pub use sql::SqlStore;
 pub use types::{
-    Change, ChangeSink, Created, Desired, Enrolment, HeartbeatBatch, ImageOnNodes, Intent, JoinToken, LinkNode,
-    NewJoinToken, NewResources, NewSandbox, NodeRecord, PlaceFn, SandboxFilter, SandboxKey,
+    Change, ChangeSink, Created, Desired, Enrolment, HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, LinkNode,
+    NewJoinToken, NewResources, NewSandbox, NodeRecord, PlaceFn, SandboxFilter, SandboxKey, Settled,
 };
 
 use crate::secret::SecretHash;
@@ -64,6 +64,15 @@ pub trait TenantStore: Send + Sync {
     /// no change when they are so already.
     async fn set_resources(&self, key: SandboxKey, new: NewResources) -> Result<Created, UpdateSandboxError>;
 
+    /// Every sandbox that was found on a node after this database went back in
+    /// time, until somebody decides on it; by id.
+    async fn orphans(&self) -> Result<Vec<Orphan>, StoreError>;
+    /// Makes an orphan a sandbox like any other, under `name` or else the name
+    /// that it had.
+    async fn adopt_orphan(&self, id: SandboxId, name: Option<SandboxName>) -> Result<Sandbox, AdoptError>;
+    /// Has its node delete an orphan.
+    async fn remove_orphan(&self, id: SandboxId) -> Result<Sandbox, AdoptError>;
+
     /// All templates by name.
     async fn templates(&self) -> Result<Vec<Template>, StoreError>;
     /// One template.
@@ -84,6 +93,9 @@ pub trait TenantStore: Send + Sync {
 
     /// All nodes by name.
     async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError>;
+    /// Takes a node back that is not known, to be compared with this database
+    /// at its first session; a taken name gets the end of the id appended.
+    async fn readmit_node(&self, id: NodeId, name: String, now_unix_ms: u64) -> Result<(), ReadmitError>;
     /// One node.
     async fn node(&self, id: NodeId) -> Result<Option<NodeRecord>, StoreError>;
     /// Removes a node; how many sandboxes went with it. Only with `force` may
@@ -130,10 +142,29 @@ pub trait SystemStore: Send + Sync {
     async fn hold_node(&self, id: NodeId, replica: String, now_unix_ms: u64) -> Result<(), StoreError>;
     /// Keeps the certificate that a node presents.
     async fn save_certificate(&self, id: NodeId, certificate: NodeCertificate) -> Result<(), StoreError>;
+    /// Has the replica that has the session of a node ask it to renew its
+    /// certificate.
+    async fn ask_renewal(&self, id: NodeId) -> Result<(), StoreError>;
     /// What is wanted of a node, beyond `base` or, without one, as a whole.
     async fn desired(&self, id: NodeId, base: Option<u64>) -> Result<Desired, StoreError>;
     /// Raises the desired generation of a node above `held`.
     async fn raise_generation(&self, id: NodeId, held: u64) -> Result<(), StoreError>;
+    /// Notes that this database went back in time: from now on the sandboxes
+    /// of every node are compared with it before the node is told anything. How
+    /// many nodes that are.
+    async fn mark_restored(&self, now_unix_ms: u64) -> Result<u64, StoreError>;
+    /// How many nodes are still to be compared.
+    async fn unsettled(&self) -> Result<u64, StoreError>;
+    /// Compares everything that a node holds of central with what is wanted of
+    /// it, and keeps what is not known as orphans. The desired generation of
+    /// the node rises above `node_generation`.
+    async fn settle(
+        &self,
+        id: NodeId,
+        held: Vec<Held>,
+        node_generation: u64,
+        now_unix_ms: u64,
+    ) -> Result<Settled, StoreError>;
     /// Applies one heartbeat in one transaction.
     async fn apply_heartbeat(&self, batch: HeartbeatBatch) -> Result<(), StoreError>;
     /// Adds an image that a node has just confirmed, ahead of its heartbeat.

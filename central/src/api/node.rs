@@ -3,10 +3,10 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
-use roost_proto::model::{Node, Page, Problem};
+use roost_proto::model::{Node, Page, Problem, ReadmitNode};
 use serde::Deserialize;
 
-use super::extract::{Caller, Query, named};
+use super::extract::{Body, Caller, Query, named};
 use super::page::{self, PageQuery};
 use super::problem::ApiError;
 use crate::app::Noun;
@@ -56,4 +56,17 @@ pub(super) async fn rotate(
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Node>), ApiError> {
     Ok((StatusCode::ACCEPTED, Json(scope.rotate_node(&named(Noun::Node, &id)?).await?)))
+}
+
+/// Takes a node back that the restored database does not know; its certificate
+/// must still be good.
+#[utoipa::path(post, path = "/api/v1/nodes/{node}/readmit", tag = "nodes", request_body = ReadmitNode,
+    params(("node" = String, Path, description = "Id, as its roostd logs it")),
+    responses((status = 201, description = "The node", body = Node), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn readmit(
+    Caller(scope): Caller,
+    Path(id): Path<String>,
+    Body(body): Body<ReadmitNode>,
+) -> Result<(StatusCode, Json<Node>), ApiError> {
+    Ok((StatusCode::CREATED, Json(scope.readmit_node(&named(Noun::Node, &id)?, body).await?)))
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{exec, image, node, profile, sandbox, stream, support, template, token, watch};
+use super::{exec, image, node, orphan, profile, sandbox, stream, support, template, token, watch};
 
 #[derive(Debug, OpenApi)]
 #[openapi(
@@ -21,7 +21,8 @@ use super::{exec, image, node, profile, sandbox, stream, support, template, toke
         sandbox::list, sandbox::create, sandbox::get, sandbox::update, sandbox::delete,
         sandbox::start, sandbox::stop, sandbox::restart,
         stream::screenshot, stream::logs, exec::exec, watch::watch,
-        node::list, node::get, node::delete, node::rotate,
+        node::list, node::get, node::delete, node::rotate, node::readmit,
+        orphan::list, orphan::adopt, orphan::remove,
         support::doctor, support::starts, support::node, support::central,
         image::list, image::import, image::remove, image::pull::pull,
         image::manage::list, image::manage::pin, image::manage::prune, image::manage::export,

@@ -157,6 +157,7 @@ fn not_found(noun: Noun) -> Kind {
         Noun::Image => ("image-not-found", "There is no such image"),
         Noun::JoinToken => ("join-token-not-found", "There is no such join token"),
         Noun::Node => ("node-not-found", "There is no such node"),
+        Noun::Orphan => ("orphan-not-found", "There is no such orphan"),
         Noun::Profile => ("profile-not-found", "There is no such profile"),
         Noun::Sandbox => ("sandbox-not-found", "There is no such sandbox"),
         Noun::Template => ("template-not-found", "There is no such template"),
@@ -176,6 +177,7 @@ fn conflict_kind(conflict: &Conflict) -> Kind {
         }
         Conflict::ProfileInUse { .. } => conflicts("profile-in-use", "The profile is in use"),
         Conflict::NodeNotEmpty { .. } => conflicts("node-not-empty", "The node holds sandboxes"),
+        Conflict::NodeExists(_) => conflicts("node-exists", "The node is known"),
         Conflict::NodeNotOffline { .. } => conflicts("node-not-offline", "The node is not offline"),
         Conflict::NodeTooOld { .. } => conflicts("node-too-old", "The node is too old for this"),
     }

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::place::Strategy;
 use crate::rooms::Rooms;
 use crate::secret::SecretHash;
-use crate::store::{Store, TenantStore};
+use crate::store::{Store, StoreError, TenantStore};
 use crate::tasks::Tasks;
 
 /// The parts of central, shared by all its tasks.
@@ -61,15 +61,21 @@ impl Central {
             Ok(client) => return Ok(client),
             Err(error) => error,
         };
-        let is_heard = self.live.phase(node, clock::now_unix_ms()) == NodePhase::Online;
-        if !self.store.is_shared() || !is_heard {
-            return Err(offline.into());
-        }
-        let holder = self.store.system().link_node(node.clone()).await?.and_then(|node| node.held_by);
-        Err(match holder.filter(|replica| *replica != self.replica) {
+        Err(match self.holder_elsewhere(node).await? {
             Some(replica) => NodeCallError::Elsewhere { node: node.clone(), replica }.into(),
             None => offline.into(),
         })
+    }
+
+    /// The name of the replica that has the session of a node, where that is
+    /// another one and the node is heard.
+    pub(super) async fn holder_elsewhere(&self, node: &NodeId) -> Result<Option<String>, StoreError> {
+        let is_heard = self.live.phase(node, clock::now_unix_ms()) == NodePhase::Online;
+        if !self.store.is_shared() || !is_heard {
+            return Ok(None);
+        }
+        let holder = self.store.system().link_node(node.clone()).await?.and_then(|node| node.held_by);
+        Ok(holder.filter(|replica| *replica != self.replica))
     }
 }
 

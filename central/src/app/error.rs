@@ -15,6 +15,8 @@ pub enum Noun {
     JoinToken,
     /// A node.
     Node,
+    /// A sandbox that the database did not know.
+    Orphan,
     /// A profile.
     Profile,
     /// A sandbox.
@@ -30,6 +32,7 @@ impl Noun {
             Self::Image => "image",
             Self::JoinToken => "node join-token",
             Self::Node => "node",
+            Self::Orphan => "node orphans",
             Self::Profile => "profile",
             Self::Sandbox => "sandbox",
             Self::Template => "template",
@@ -43,6 +46,7 @@ impl std::fmt::Display for Noun {
             Self::Image => "image",
             Self::JoinToken => "join token",
             Self::Node => "node",
+            Self::Orphan => "orphan",
             Self::Profile => "profile",
             Self::Sandbox => "sandbox",
             Self::Template => "template",
@@ -141,6 +145,9 @@ pub enum Conflict {
         /// How many.
         sandboxes: u64,
     },
+    /// The node is known.
+    #[error("node {0} is known already: there is nothing to readmit")]
+    NodeExists(String),
     /// The node is still heard.
     #[error("node {name} is {phase}: stop its daemon and wait until it is Offline")]
     NodeNotOffline {

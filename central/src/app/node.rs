@@ -1,7 +1,7 @@
 //! Nodes: list, look, remove.
 
 use roost_proto::id::NodeId;
-use roost_proto::model::{Node, NodePhase};
+use roost_proto::model::{Node, NodeCondition, NodePhase};
 
 use super::{Central, Conflict, Noun, RequestError, Scope};
 use crate::clock;
@@ -13,6 +13,7 @@ fn present(central: &Central, record: NodeRecord) -> Node {
     let (last_heartbeat_unix_ms, load) = central.live.node(&record.id);
     let mut status = record.status;
     status.load = load;
+    status.conditions.extend(restored(record.unsettled_at_unix_ms.is_some(), record.orphans));
     Node {
         protocol_version: central.sessions.version(&record.id),
         certificate: record.certificate,
@@ -26,6 +27,26 @@ fn present(central: &Central, record: NodeRecord) -> Node {
         last_heartbeat_unix_ms,
         enrolled_at_unix_ms: record.enrolled_at_unix_ms,
     }
+}
+
+/// What a database that went back in time means for a node.
+fn restored(is_unsettled: bool, orphans: u64) -> impl Iterator<Item = NodeCondition> {
+    let condition = |kind: &str, reason: &str, message| NodeCondition {
+        kind: kind.into(),
+        is_true: true,
+        reason: reason.into(),
+        message,
+    };
+    let unsettled = is_unsettled.then(|| {
+        let message = "the database was restored: what the node holds is compared with it when the node connects";
+        condition(NodeCondition::STORE_RESTORED, "NotCompared", message.into())
+    });
+    let orphans = (orphans > 0).then(|| {
+        let message =
+            format!("the restored database does not know {orphans} of its sandboxes: see `roost node orphans`");
+        condition(NodeCondition::ORPHANED_SANDBOXES, "NotInDatabase", message)
+    });
+    unsettled.into_iter().chain(orphans)
 }
 
 impl Scope {
@@ -81,12 +102,16 @@ impl Scope {
     /// connected, [`Conflict::NodeTooOld`] and [`RequestError::Store`].
     pub async fn rotate_node(&self, id: &NodeId) -> Result<Node, RequestError> {
         let node = self.node(id).await?;
-        self.central.sessions.ask_renewal(id).map_err(|error| match error {
-            AskRenewalError::Offline => NodeCallError::Offline(id.clone()).into(),
-            AskRenewalError::TooOld(version) => {
-                RequestError::from(Conflict::NodeTooOld { name: node.name.clone(), version })
+        match self.central.sessions.ask_renewal(id) {
+            Ok(()) => {}
+            Err(AskRenewalError::TooOld(version)) => {
+                return Err(Conflict::NodeTooOld { name: node.name, version }.into());
             }
-        })?;
+            Err(AskRenewalError::Offline) if self.central.holder_elsewhere(id).await?.is_some() => {
+                self.central.store.system().ask_renewal(id.clone()).await?;
+            }
+            Err(AskRenewalError::Offline) => return Err(NodeCallError::Offline(id.clone()).into()),
+        }
         Ok(node)
     }
 }

@@ -75,7 +75,7 @@ fn check_key(key: &str) -> Result<(), RequestError> {
     Err(RequestError::field("Idempotency-Key", "must have 8 to 128 visible ASCII characters"))
 }
 
-fn check_name(name: &SandboxName) -> Result<(), RequestError> {
+pub(super) fn check_name(name: &SandboxName) -> Result<(), RequestError> {
     if name.as_str().parse::<SandboxId>().is_ok() {
         return Err(RequestError::field("name", "must not look like a sandbox id: choose another name"));
     }

@@ -31,7 +31,10 @@ pub(super) fn of<T>(request: &Request<T>) -> Result<(NodeId, NodeCertificate), S
 pub(super) async fn enrolled<T>(central: &Central, request: &Request<T>) -> Result<Caller, Status> {
     let (node_id, certificate) = of(request)?;
     let found = central.store.system().link_node(node_id.clone()).await.map_err(|error| store_status(&error))?;
-    let node = found.ok_or_else(|| removed(&node_id))?;
+    let node = found.ok_or_else(|| {
+        tracing::info!(node = %node_id, "refused: a node with a good certificate is not in the database");
+        removed(&node_id)
+    })?;
     Ok(Caller { node_id, node, certificate })
 }
 

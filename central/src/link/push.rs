@@ -1,6 +1,7 @@
 //! What central says to a node of its own accord: desired state, tunnels,
 //! whom to trust, and when to renew.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tonic::Status;
 
 use super::session::{OutTx, STORE_PAUSE, Session, Shared, VERSION_2, send};
 use super::sessions::Registration;
+use super::settle;
 use crate::ca::Authorities;
 
 /// Time over which renewals of a rotated CA are spread, per node and at most,
@@ -31,6 +33,9 @@ pub(super) struct Push<'a> {
     pub(super) version: u32,
     /// Generation of desired state that the node has; none = send all.
     pub(super) sent: Option<u64>,
+    /// Generation that the node has made durable, where the database went back
+    /// in time and the node is to be told nothing before both were compared.
+    pub(super) unsettled: Option<u64>,
     pub(super) desired_rx: watch::Receiver<u64>,
     pub(super) authorities_rx: watch::Receiver<Arc<Authorities>>,
 }
@@ -40,22 +45,27 @@ impl Push<'_> {
     pub(super) async fn run(mut self, registration: &mut Registration) -> Result<(), Status> {
         let mut newest = self.sent.is_none().then_some(0);
         let mut renew_at = self.renewal();
+        let (central, node) = (self.session.central.clone(), self.session.node.clone());
+        let mut settling = pin!(settle::until_settled(central, node, self.unsettled.unwrap_or_default()));
         loop {
             let mut retry = None;
-            if newest.is_some_and(|newest| self.sent.is_none_or(|sent| newest > sent)) {
+            if self.unsettled.is_none() && newest.is_some_and(|newest| self.sent != Some(newest)) {
                 match self.desired().await? {
                     Some(generation) => self.sent = Some(generation),
                     // The session outlives an outage of the database.
                     None => retry = newest,
                 }
             }
-            // Cancel-safe arms: watches, wake-ups, a time and a queue keep
+            // Cancel-safe arms: the comparison goes on where it was, watches, wake-ups, a time and a queue keep
             // what was not taken from them, and a sleep that is cut short by
             // news is followed by another look at what is to be sent.
             tokio::select! {
                 changed = self.desired_rx.changed() => {
                     changed.map_err(|_| Status::unavailable("central shuts down"))?;
                     newest = Some(*self.desired_rx.borrow_and_update());
+                }
+                () = &mut settling, if self.unsettled.is_some() => {
+                    (self.unsettled, self.sent, newest) = (None, None, Some(0));
                 }
                 () = tokio::time::sleep(STORE_PAUSE), if retry.is_some() => newest = retry,
                 () = self.shared.resend.notified() => (self.sent, newest) = (None, Some(0)),
@@ -125,6 +135,15 @@ impl Push<'_> {
             }
         };
         let generation = desired.generation;
+        match self.sent {
+            // News of a state that was sent already.
+            Some(sent) if generation == sent => return Ok(Some(generation)),
+            Some(sent) if generation < sent => {
+                tracing::warn!(generation, sent, "the database went back in time under a session");
+                return Err(Status::aborted("central's database went back in time: connect again"));
+            }
+            _ => {}
+        }
         let message = DesiredState {
             generation,
             full: self.sent.is_none(),

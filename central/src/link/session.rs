@@ -33,6 +33,7 @@ use crate::app::Central;
 use crate::ca;
 use crate::changes::lock;
 use crate::clock;
+use crate::store::LinkNode;
 
 /// Wait after the database has failed: nodes and sessions try again, and must
 /// not do so as fast as they can.
@@ -105,7 +106,7 @@ impl Session {
         let authorities_rx = self.central.ca.subscribe();
         self.central.live.heard(&self.node, None, clock::now_unix_ms());
         send(out_tx, Out::Welcome(self.welcome(version))).await?;
-        let stored = self.stored(&hello).await?;
+        let (stored, unsettled) = self.stored(&hello).await?;
         self.hold().await?;
         tracing::info!(instance = hello.instance_id, version, generation = hello.desired_generation, "session begun");
         let shared = Shared {
@@ -116,8 +117,10 @@ impl Session {
         let is_new_process = stored.instance_id != hello.instance_id;
         let heartbeats = Heartbeats::new(self.central.clone(), self.node.clone(), hello.instance_id, is_new_process)
             .with_pace((version >= VERSION_2).then_some(self.pace));
-        let sent = (hello.desired_generation == stored.desired_generation).then_some(hello.desired_generation);
-        let push = Push { session: self, shared: &shared, out_tx, version, sent, desired_rx, authorities_rx };
+        let held = hello.desired_generation;
+        let sent = (unsettled.is_none() && held == stored.desired_generation).then_some(held);
+        let push =
+            Push { session: self, shared: &shared, out_tx, version, sent, unsettled, desired_rx, authorities_rx };
         let end = registration.end.clone();
         // Any arm may be dropped when another ends: see `run`.
         tokio::select! {
@@ -177,23 +180,33 @@ impl Session {
         }
     }
 
-    /// What the store knows of the node, after it was made sure that the
-    /// generation is not behind the node's own (a database from a backup).
-    async fn stored(&self, hello: &Hello) -> Result<crate::store::LinkNode, Status> {
+    /// What the store knows of the node; beside it, where the database went
+    /// back in time, the generation from which the node is to be settled.
+    async fn stored(&self, hello: &Hello) -> Result<(LinkNode, Option<u64>), Status> {
         let system = self.central.store.system();
         let removed = || removed(&self.node);
         let fault = |error| store_status(&error);
+        let held = hello.desired_generation;
         let stored = system.link_node(self.node.clone()).await.map_err(fault)?.ok_or_else(removed)?;
-        if stored.desired_generation >= hello.desired_generation {
-            return Ok(stored);
+        if stored.is_unsettled {
+            return Ok((stored, Some(held)));
         }
-        tracing::warn!(
-            node_holds = hello.desired_generation,
-            central_holds = stored.desired_generation,
-            "node is ahead of the database: its generation is raised and all is sent again"
-        );
-        system.raise_generation(self.node.clone(), hello.desired_generation).await.map_err(fault)?;
-        system.link_node(self.node.clone()).await.map_err(fault)?.ok_or_else(removed)
+        if stored.desired_generation >= held {
+            return Ok((stored, None));
+        }
+        let central_holds = stored.desired_generation;
+        if stored.instance_id.is_empty() {
+            // It has joined anew and was told to give up what it holds.
+            tracing::warn!(node_holds = held, central_holds, "node was another one before: all is sent to it");
+            system.raise_generation(self.node.clone(), held).await.map_err(fault)?;
+            return Ok((system.link_node(self.node.clone()).await.map_err(fault)?.ok_or_else(removed)?, None));
+        }
+        // Nobody but a restore makes a node know more than the database. What is
+        // true of this node may be hidden at others, whose generation was
+        // overtaken since.
+        tracing::warn!(node_holds = held, central_holds, "node is ahead of the database, which went back in time");
+        system.mark_restored(clock::now_unix_ms()).await.map_err(fault)?;
+        Ok((stored, Some(held)))
     }
 
     /// Where other replicas serve the same nodes: says that the session is

@@ -174,6 +174,12 @@ impl Sessions {
         lock(&self.by_node).len()
     }
 
+    /// The nodes that are connected.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        lock(&self.by_node).keys().cloned().collect()
+    }
+
     /// Whether a node is connected.
     #[must_use]
     pub fn is_open(&self, node: &NodeId) -> bool {

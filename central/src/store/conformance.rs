@@ -5,6 +5,7 @@
 mod catalog;
 mod node;
 mod resources;
+mod restore;
 mod sandbox;
 
 use std::collections::HashSet;
@@ -44,7 +45,7 @@ impl Recorder {
         let told = changes.iter().filter_map(|change| match change {
             Change::Sandbox(sandbox) => Some(sandbox.observed.phase.to_string()),
             Change::Gone { .. } => Some("gone".into()),
-            Change::Desired { .. } => None,
+            Change::Desired { .. } | Change::Removed(_) | Change::Renew(_) => None,
         });
         told.collect()
     }
@@ -273,6 +274,13 @@ macro_rules! suite {
             case!(node::the_certificate_of_a_node_is_kept);
             case!(node::heartbeat_times_and_old_rows);
             case!(node::a_generation_is_raised_above_the_nodes_own);
+            case!(restore::a_restored_database_compares_every_node_once);
+            case!(restore::what_the_database_does_not_know_is_kept_as_it_is_until_somebody_decides);
+            case!(restore::an_orphan_is_adopted_under_its_name_or_another);
+            case!(restore::an_orphan_that_nobody_wants_is_deleted_by_its_node);
+            case!(restore::a_wish_after_the_restore_is_never_taken_for_one_from_before);
+            case!(restore::a_node_cannot_claim_the_sandbox_of_another);
+            case!(restore::a_node_that_joined_after_the_backup_is_taken_back_by_its_id);
             case!(sandbox::changes_come_in_the_order_of_the_commits);
         }
     };

@@ -16,9 +16,10 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::sql::{Mode, Transaction};
-use super::{Change, Database, StoreError};
+use super::sql::{Mode, Transaction, migrate, orphan};
+use super::{Change, Database, StoreError, sqlite};
 
 /// Every table and the order of its rows, parents before children.
 pub(super) const TABLES: [(&str, &str); 9] = [
@@ -32,6 +33,11 @@ pub(super) const TABLES: [(&str, &str); 9] = [
     ("sandboxes", "id"),
     ("idempotency_keys", "tenant_id, idempotency_key"),
 ];
+
+/// How often, and how long apart, the lock of those that serve is tried: a
+/// server takes a moment to see that a connection has ended.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a database is not copied.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +70,12 @@ pub enum CopyError {
     /// There is no schema in the source.
     #[error("the database is empty: there is nothing to export")]
     Empty,
+    /// A replica of central serves on the target.
+    #[error("a running central uses the database: stop every replica first")]
+    InUse,
+    /// The CA that belongs to the database cannot be put in its place.
+    #[error("the CA of the backup cannot be put in its place: nothing was restored")]
+    Ca(#[from] crate::ca::CaError),
     /// What was read back is not what was written.
     #[error("the database does not give back what was written to it: nothing was imported")]
     Differs,
@@ -88,9 +100,13 @@ pub enum Stage {
     Copy,
     /// Rows are read back.
     Verify,
+    /// Bytes of an export go into a backup.
+    Pack,
+    /// Bytes of an export come out of a backup.
+    Unpack,
 }
 
-/// Hears of the progress: the stage, rows done, rows in all.
+/// Hears of the progress: the stage, rows or bytes done, and in all.
 pub type OnProgress = Arc<dyn Fn(Stage, u64, u64) + Send + Sync>;
 
 impl Database {
@@ -100,31 +116,72 @@ impl Database {
     /// # Errors
     /// See [`CopyError`]; then there is no file.
     pub async fn export(&self, out: &Path, on_progress: OnProgress) -> Result<Copied, CopyError> {
-        let (queues, out, cleared) = (self.open_as_it_is(false)?, out.to_owned(), format::partial(out));
-        if out.exists() {
-            let source = std::io::ErrorKind::AlreadyExists.into();
-            return Err(CopyError::File { operation: "create", path: out, source });
-        }
+        let (queues, out) = (self.open_as_it_is(false)?, out.to_owned());
         let work = move |tx: &dyn Transaction, _: &mut Vec<Change>| export::run(tx, &out, &on_progress);
-        let copied = queues.call("export", Mode::ReadLong, work).await;
-        if copied.is_err() {
-            // Where it was never made there is nothing to remove.
-            drop(std::fs::remove_file(cleared));
-        }
-        copied
+        queues.call("export", Mode::ReadLong, work).await
     }
 
     /// Fills an empty database from a file and brings its schema up to date.
     /// With `force` the target may hold what a first start makes, which is
-    /// replaced; never nodes or sandboxes.
+    /// replaced; never nodes or sandboxes. Every node is compared with it
+    /// before it is told anything: see [`crate::store::SystemStore::settle`].
     ///
     /// # Errors
     /// See [`CopyError`]; then the database is as it was.
     pub async fn import(&self, file: &Path, force: bool, on_progress: OnProgress) -> Result<Copied, CopyError> {
+        self.import_with(file, force, on_progress, || Ok(())).await
+    }
+
+    /// The same; `beside` does what must stand or fall with the import. It may
+    /// be called again, and the database is as it was when it fails.
+    ///
+    /// # Errors
+    /// See [`CopyError`].
+    pub async fn import_with(
+        &self,
+        file: &Path,
+        force: bool,
+        on_progress: OnProgress,
+        mut beside: impl FnMut() -> Result<(), CopyError> + Send + 'static,
+    ) -> Result<Copied, CopyError> {
+        let _alone = match self {
+            Self::Sqlite(config) => Some(sqlite::lock_out(config)?.ok_or(CopyError::InUse)?),
+            Self::Postgres(_) => None,
+        };
         let (queues, file) = (self.open_as_it_is(true)?, file.to_owned());
-        let work = move |tx: &dyn Transaction, _: &mut Vec<Change>| import::run(tx, &file, force, &on_progress);
+        let work = move |tx: &dyn Transaction, _: &mut Vec<Change>| {
+            lock_out(tx)?;
+            let copied = import::run(tx, &file, force, &on_progress)?;
+            beside()?;
+            Ok(copied)
+        };
         queues.call("import", Mode::Alone, work).await
     }
+
+    /// Notes that other tools have brought the database back to an earlier
+    /// moment; how many nodes will be compared with it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn mark_restored(&self) -> Result<u64, StoreError> {
+        let work = |tx: &dyn Transaction, _: &mut Vec<Change>| {
+            migrate::run(tx)?;
+            orphan::mark(tx, crate::clock::now_unix_ms())
+        };
+        self.open_as_it_is(false)?.call("mark_restored", Mode::Alone, work).await
+    }
+}
+
+/// Makes sure that no central serves; waits a moment for one that has just
+/// ended.
+fn lock_out(tx: &dyn Transaction) -> Result<(), CopyError> {
+    for _ in 0..LOCK_TRIES {
+        if tx.lock_out()? {
+            return Ok(());
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Err(CopyError::InUse)
 }
 
 /// Whether a table holds any row.

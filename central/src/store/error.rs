@@ -113,6 +113,31 @@ pub enum UpdateSandboxError {
     Store(#[from] StoreError),
 }
 
+/// Why a node is not taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadmitError {
+    /// It is known.
+    #[error("the node is known")]
+    Known,
+    /// The database failed.
+    #[error("the node cannot be stored")]
+    Store(#[from] StoreError),
+}
+
+/// Why nothing is decided on an orphan.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// No such orphan.
+    #[error("the orphan does not exist")]
+    NotFound,
+    /// Another sandbox has its name.
+    #[error("a sandbox named {0} exists")]
+    NameTaken(SandboxName),
+    /// The database failed.
+    #[error("the decision cannot be stored")]
+    Store(#[from] StoreError),
+}
+
 /// Why a template is not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PutTemplateError {

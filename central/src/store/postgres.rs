@@ -12,7 +12,7 @@ mod connect;
 mod feed;
 mod notice;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 mod tls;
 mod transaction;
 mod worker;
@@ -28,6 +28,10 @@ use super::{ChangeSink, StoreError};
 use crate::metrics::StoreMetrics;
 use connect::Connector;
 use worker::Worker;
+
+/// Every central that serves shares this lock, and an import has it alone:
+/// "roosu", next to the lock of the schema.
+const SERVING_LOCK: i64 = 0x72_6f6f_7375;
 
 /// Which database, and how it is reached.
 #[derive(Debug, Clone)]

@@ -16,6 +16,7 @@ mod heartbeat;
 mod internal;
 pub(in crate::store) mod migrate;
 mod node;
+pub(in crate::store) mod orphan;
 mod resources;
 pub(in crate::store) mod row;
 mod sandbox;
@@ -43,6 +44,9 @@ pub(in crate::store) trait Transaction {
     fn tables(&self) -> Result<Vec<String>, StoreError>;
     /// Columns of a table; none where it does not exist.
     fn columns(&self, table: &str) -> Result<Vec<Column>, StoreError>;
+    /// Keeps every central from serving until the end of the transaction; false
+    /// where one serves already. Engines that have a file lock that instead.
+    fn lock_out(&self) -> Result<bool, StoreError>;
     /// What the engine itself finds broken.
     fn damage(&self) -> Result<Vec<String>, StoreError>;
 }

@@ -7,11 +7,12 @@
 mod thread;
 mod transaction;
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::sql::{Queues, SqlStore, migrate};
 use super::{ChangeSink, StoreError};
@@ -27,25 +28,14 @@ pub struct SqliteConfig {
     pub busy_timeout: Duration,
 }
 
-/// Copies the database in `path` as it is at one moment, while others write
-/// on, into a file that does not exist yet.
-///
-/// # Errors
-/// [`StoreError::Open`] when there is none; [`StoreError::Statement`].
-pub fn copy(path: &Path, to: &Path) -> Result<(), StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // A reader: in WAL mode it waits for nobody.
-    let source = Connection::open_with_flags(path, flags).map_err(|source| open_error(path, source))?;
-    source.execute("VACUUM INTO $1", [to.to_string_lossy()])?;
-    Ok(())
-}
-
 /// Opens the file and brings its schema up to date.
 ///
 /// # Errors
 /// [`StoreError::Open`], [`StoreError::Newer`], and [`StoreError::Busy`] while
 /// another process writes.
 pub fn open(config: &SqliteConfig, sink: Arc<dyn ChangeSink>, metrics: StoreMetrics) -> Result<SqlStore, StoreError> {
+    let lock = lock_file(&config.path).map_err(|error| open_error(&config.path, error))?;
+    lock.try_lock_shared().map_err(|_| StoreError::Busy)?;
     let mut writer = connect(config)?;
     let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
     migrate::run(&SqliteTransaction(&tx))?;
@@ -54,7 +44,31 @@ pub fn open(config: &SqliteConfig, sink: Arc<dyn ChangeSink>, metrics: StoreMetr
     reader.pragma_update(None, "query_only", true)?;
     let writer_tx = thread::spawn("store-writer", writer, sink.clone()).map_err(|e| open_error(&config.path, e))?;
     let reader_tx = thread::spawn("store-reader", reader, sink).map_err(|e| open_error(&config.path, e))?;
-    Ok(SqlStore::new(Queues::new(writer_tx, reader_tx, metrics)))
+    Ok(SqlStore::with_lock(Queues::new(writer_tx, reader_tx, metrics), lock))
+}
+
+/// The file by which a central that serves and an import keep clear of each
+/// other.
+fn lock_file(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    File::options().create(true).append(true).mode(0o600).open(name)
+}
+
+/// Keeps every central from opening the file for as long as the answer lives;
+/// none where one has it open.
+///
+/// # Errors
+/// [`StoreError::Open`].
+pub(super) fn lock_out(config: &SqliteConfig) -> Result<Option<File>, StoreError> {
+    let fault = |source| open_error(&config.path, source);
+    let file = lock_file(&config.path).map_err(fault)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(fault(error)),
+    }
 }
 
 /// The same without a look at the schema: for the commands that copy and check

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use roost_proto::id::{JoinTokenId, NodeId, SandboxId, SandboxName, TemplateName, TenantId};
 use roost_proto::model::{
-    ImageInfo, NodeCertificate, NodeStatus, Observed, Phase, ResourcesChange, RunState, Sandbox, SandboxSpec,
+    ImageInfo, NodeCertificate, NodeStatus, Observed, Phase, Resources, ResourcesChange, RunState, Sandbox, SandboxSpec,
 };
 
 use crate::place::{PlaceError, Room};
@@ -116,6 +116,11 @@ pub struct NodeRecord {
     pub enrolled_at_unix_ms: u64,
     /// The certificate that it presents; none before its first session.
     pub certificate: Option<NodeCertificate>,
+    /// Unix time since which what runs on it was not compared with this
+    /// database, which went back in time; in milliseconds, none = it was.
+    pub unsettled_at_unix_ms: Option<u64>,
+    /// Those of its sandboxes that this database did not know.
+    pub orphans: u64,
 }
 
 /// One image and where it is.
@@ -178,6 +183,43 @@ pub struct LinkNode {
     pub held_by: Option<String>,
     /// The certificate that it presented last.
     pub certificate: Option<NodeCertificate>,
+    /// Whether the database went back in time since its last session.
+    pub is_unsettled: bool,
+}
+
+/// A sandbox of central as its node holds it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Its id.
+    pub id: SandboxId,
+    /// The name that central gave it.
+    pub name: Option<SandboxName>,
+    /// Generation of the wish that the node has.
+    pub generation: u64,
+    /// What that wishes.
+    pub run_state: RunState,
+    /// Asked restarts so far.
+    pub restart_count: u64,
+    /// What it is.
+    pub spec: SandboxSpec,
+    /// Requests and limits in place of those of the spec.
+    pub resources: Option<Resources>,
+    /// What the node sees of it.
+    pub observed: Observed,
+    /// Unix time of its creation on the node, in milliseconds.
+    pub created_at_unix_ms: u64,
+}
+
+/// What a comparison of a node with a database that went back in time found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Sandboxes that the database did not know; the node keeps them.
+    pub orphans: u64,
+    /// Sandboxes of which the database wants something else than the node has.
+    pub changed: u64,
+    /// Sandboxes that the database has on another node; this one is to delete
+    /// them.
+    pub foreign: Vec<SandboxId>,
 }
 
 /// Desired state of a node.
@@ -230,6 +272,10 @@ pub enum Change {
         /// The generation.
         generation: u64,
     },
+    /// A node was removed: its session ends, wherever that is.
+    Removed(NodeId),
+    /// A node is to renew its certificate now, wherever its session is.
+    Renew(NodeId),
 }
 
 /// Receives every change after its commit, in the order of the commits. Of a

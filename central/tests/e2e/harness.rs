@@ -90,7 +90,13 @@ impl Central {
 
     /// Ends this central and begins another one on the same state.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_after(|| {}).await
+    }
+
+    /// The same, with something done to the state in between.
+    pub(crate) async fn restart_after(self, change: impl FnOnce()) -> Self {
         assert!(self.tasks.finish(PATIENCE).await, "central did not end");
+        change();
         Self::run(self.config, self.dir).await
     }
 

@@ -15,6 +15,7 @@ mod postgres;
 mod pull;
 mod replicas;
 mod rest;
+mod restore;
 mod session;
 mod start;
 mod tunnel;

@@ -195,6 +195,11 @@ impl Session {
         desired
     }
 
+    /// Opens a tunnel and serves the node's API there.
+    pub(crate) fn open_tunnel(&self, tunnel_id: String) {
+        tokio::spawn(tunnel(self.link.clone(), tunnel_id, self.api.clone()));
+    }
+
     /// Opens every tunnel that central asks for and serves the node's API there.
     pub(crate) async fn serve_tunnels(self) {
         self.serve_tunnels_but(0).await;
@@ -211,7 +216,7 @@ impl Session {
                 drop(self.link.tunnel(tokio_stream::once(first)).await.unwrap());
                 continue;
             }
-            tokio::spawn(tunnel(self.link.clone(), open.tunnel_id, self.api.clone()));
+            self.open_tunnel(open.tunnel_id);
         }
     }
 }

@@ -22,6 +22,8 @@ type Answer<T> = Result<Response<T>, Status>;
 pub(crate) struct FakeNode {
     /// References that were to be removed.
     pub(crate) removed: Arc<Mutex<Vec<String>>>,
+    /// Records of sandboxes.
+    pub(crate) held: Arc<Mutex<Vec<Sandbox>>>,
 }
 
 fn unused<T>() -> Answer<T> {
@@ -44,7 +46,7 @@ impl NodeApi for FakeNode {
         unused()
     }
     async fn list_sandboxes(&self, _: Request<ListSandboxesRequest>) -> Answer<ListSandboxesResponse> {
-        unused()
+        Ok(Response::new(ListSandboxesResponse { sandboxes: self.held.lock().unwrap().clone() }))
     }
     async fn watch_sandboxes(&self, _: Request<WatchSandboxesRequest>) -> Answer<Self::WatchSandboxesStream> {
         unused()

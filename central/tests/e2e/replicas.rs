@@ -116,3 +116,35 @@ async fn while_the_database_is_away_requests_are_refused_and_the_node_stays() {
     // Over the session of before.
     assert_eq!(session.desired().await.sandboxes[0].sandbox_id, id(&made.json()));
 }
+
+#[tokio::test]
+async fn a_node_that_one_replica_removes_loses_its_session_at_another() {
+    let url = Server::shared().database();
+    let quick = |name| {
+        on(&url, name).replace("[link]", "[link]\nstale_after_s = 1\noffline_after_s = 2\nheartbeat_period_ms = 100")
+    };
+    let first = Central::start_with(&quick("central-0")).await;
+    let second = Central::start_beside(&first, &quick("central-1")).await;
+    let (node, mut session) = Node::ready(&first, "n1", 4).await;
+    // It says nothing and holds its connection: only the session shows that it
+    // is there, and only to the first.
+    soon("the removal", async {
+        while second.delete(&format!("/nodes/{}", node.id)).await.status != 204 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let end = session.next().await.unwrap_err();
+    assert_eq!(end.code(), tonic::Code::Unauthenticated, "{end:?}");
+    first.get(&format!("/nodes/{}", node.id)).await.assert_problem(404, "node-not-found");
+}
+
+#[tokio::test]
+async fn a_node_is_asked_to_renew_through_any_replica() {
+    let (_first, second, node, mut session) = replicas().await;
+    let asked = second
+        .send(second.request(Method::POST, &format!("/nodes/{}/rotate", node.id)).body(Default::default()).unwrap());
+    assert_eq!(asked.await.status, 202);
+    let message = session.next().await.unwrap();
+    assert!(matches!(message, roost_proto::node::central_message::Body::RenewNow(_)), "{message:?}");
+}

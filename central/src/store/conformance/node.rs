@@ -110,7 +110,8 @@ pub(super) async fn a_lost_node_takes_its_sandboxes_with_it(bench: Bench) {
     assert!(bench.own().nodes().await.unwrap().is_empty());
     bench.changes.wait_for(|told| told.last().is_some_and(|last| last == "gone")).await;
     let changes = crate::changes::lock(&bench.changes.0);
-    assert!(matches!(changes.last(), Some(Change::Gone { id, .. }) if *id == made.id));
+    let [.., Change::Gone { id, .. }, Change::Removed(node)] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!((id, node), (&made.id, &bench.node));
     // A feed that reads rows after the commit finds none: then only "gone" is told.
     let last = changes.iter().filter_map(|change| match change {
         Change::Sandbox(sandbox) if sandbox.observed.phase == Phase::Gone => Some(sandbox),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::CopyError;
+use crate::new_file::NewFile;
 
 /// Version of this format.
 const FORMAT: u32 = 1;
@@ -89,28 +90,16 @@ pub(super) fn bytes_of<T: Serialize>(line: &T) -> Result<Vec<u8>, CopyError> {
     Ok(bytes)
 }
 
-/// Where a file grows until it is whole.
-pub(super) fn partial(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    name.into()
-}
-
-/// A file that is being written.
+/// A file that is being written; it has its name when it is whole.
 pub(super) struct Writer {
     path: PathBuf,
-    out: zstd::Encoder<'static, BufWriter<File>>,
+    out: zstd::Encoder<'static, BufWriter<NewFile>>,
     digest: Sha256,
 }
 
 impl Writer {
     pub(super) fn create(path: &Path) -> Result<Self, CopyError> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let create = || {
-            let mut options = File::options();
-            let file = options.create(true).write(true).truncate(true).mode(0o600).open(partial(path))?;
-            zstd::Encoder::new(BufWriter::new(file), LEVEL)
-        };
+        let create = || zstd::Encoder::new(BufWriter::new(NewFile::create(path)?), LEVEL);
         let fault = |source| CopyError::File { operation: "create", path: path.to_owned(), source };
         Ok(Self { path: path.to_owned(), out: create().map_err(fault)?, digest: Sha256::new() })
     }
@@ -127,10 +116,8 @@ impl Writer {
         let sha256 = hex(std::mem::take(&mut self.digest));
         self.line(&End { end, sha256 })?;
         let path = self.path;
-        let finish = |out: zstd::Encoder<'static, BufWriter<File>>| {
-            let file = out.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-            std::fs::rename(partial(&path), &path)
+        let finish = |out: zstd::Encoder<'static, BufWriter<NewFile>>| {
+            out.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()
         };
         finish(self.out).map_err(|source| CopyError::File { operation: "write", path: path.clone(), source })
     }

@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use super::format::{Line, Reader, Table, bytes_of, hex};
 use super::rows::{self, Inserter};
 use super::{Copied, CopyError, OnProgress, Stage, TABLES, has_rows};
+use crate::clock;
 use crate::store::StoreError;
-use crate::store::sql::{Transaction, migrate};
+use crate::store::sql::{Transaction, migrate, orphan};
 
 /// Rows between two words of progress.
 const GRAIN: u64 = 512;
@@ -43,6 +44,8 @@ pub(super) fn run(
         return Err(CopyError::Differs);
     }
     migrate::run(tx)?;
+    // Whatever happened since the export is not in it.
+    orphan::mark(tx, clock::now_unix_ms())?;
     on_progress(Stage::Verify, header.rows, header.rows);
     Ok(Copied { schema: header.schema, rows: header.rows })
 }

@@ -47,7 +47,9 @@ async fn shown(database: &Database) -> String {
     let store = database.open(Arc::new(Recorder::default()), StoreMetrics::default()).await.unwrap();
     let own = store.tenant(&"default".parse().unwrap());
     let sandboxes = own.sandboxes(SandboxFilter::default(), 10_000).await.unwrap();
-    let (nodes, templates) = (own.nodes().await.unwrap(), own.templates().await.unwrap());
+    let (mut nodes, templates) = (own.nodes().await.unwrap(), own.templates().await.unwrap());
+    // An import sets it, so that nothing is deleted that happened since.
+    nodes.iter_mut().for_each(|node| node.unsettled_at_unix_ms = None);
     let admin = store.system().find_api_token(crate::secret::SecretHash::of("x"), 1).await.unwrap();
     format!("{sandboxes:?}{nodes:?}{templates:?}{:?}{admin:?}", own.profiles().await.unwrap())
 }
@@ -70,6 +72,10 @@ async fn a_database_travels_between_the_engines_and_back_unchanged() {
     for database in [&first, &second, &third] {
         let report = database.check().await.unwrap();
         assert!(report.is_good() && report.rules.len() > 6, "{report:?}");
+    }
+    for imported in [&second, &third] {
+        let store = imported.open(Arc::new(Recorder::default()), StoreMetrics::default()).await.unwrap();
+        assert_eq!(store.system().unsettled().await.unwrap(), 1, "its node is compared before it is told anything");
     }
     // One more can be made where the first was copied to.
     assert_eq!(
@@ -116,6 +122,9 @@ async fn a_target_that_holds_something_is_refused_and_left_alone() {
     for started in [sqlite(dir.path(), "started.db"), new_postgres()] {
         let store = started.open(Arc::new(Recorder::default()), StoreMetrics::default()).await.unwrap();
         store.system().ensure_tenant("default".parse().unwrap(), 1).await.unwrap();
+        let refused = until_in_use(&started, &file).await;
+        assert!(refused.to_string().contains("stop every replica"), "{refused}");
+        drop(store);
         let refused = started.import(&file, false, silent()).await.unwrap_err();
         assert!(refused.to_string().contains("--force"), "{refused}");
         started.import(&file, true, silent()).await.unwrap();
@@ -123,6 +132,18 @@ async fn a_target_that_holds_something_is_refused_and_left_alone() {
     }
     let again = source.export(&file, silent()).await.unwrap_err();
     assert!(matches!(again, CopyError::File { operation: "create", .. }), "{again}");
+}
+
+/// What an import is told while a central serves; the lock of that is taken in
+/// the background.
+async fn until_in_use(database: &Database, file: &Path) -> CopyError {
+    for _ in 0..100 {
+        match database.import(file, false, silent()).await.unwrap_err() {
+            CopyError::NotEmpty(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            other => return other,
+        }
+    }
+    panic!("an import goes on beside a central that serves")
 }
 
 /// The lines of a file, changed and packed again.

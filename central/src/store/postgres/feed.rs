@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::Client;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::SERVING_LOCK;
 use super::connect::Connector;
 use super::notice::{self, CHANNEL, Notice};
 use crate::store::sql::Queues;
@@ -93,7 +94,8 @@ impl Feed {
             }
         });
         let client = self.connector.connect(on_notice).await?;
-        self.ask(&client, &format!("LISTEN {CHANNEL}")).await?;
+        // Held as long as the connection: see `Transaction::lock_out`.
+        self.ask(&client, &format!("SELECT pg_advisory_lock_shared({SERVING_LOCK}); LISTEN {CHANNEL}")).await?;
         self.catch_up().await?;
         if std::mem::take(is_down) {
             tracing::info!("change feed is back");
@@ -157,6 +159,8 @@ fn change(notice: Notice, present: &mut HashMap<SandboxId, Sandbox>) -> Option<C
     Some(match notice {
         Notice::Sandbox(id) => Change::Sandbox(Box::new(present.remove(&id)?)),
         Notice::Gone(tenant, id) => Change::Gone { tenant, id },
+        Notice::Removed(node) => Change::Removed(node),
+        Notice::Renew(node) => Change::Renew(node),
         Notice::Desired(node_id, generation) => Change::Desired { node_id, generation },
     })
 }

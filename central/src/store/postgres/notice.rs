@@ -22,6 +22,10 @@ pub(super) enum Notice {
     Gone(TenantId, SandboxId),
     /// The desired state of a node has this generation.
     Desired(NodeId, u64),
+    /// A node was removed.
+    Removed(NodeId),
+    /// A node is to renew its certificate.
+    Renew(NodeId),
 }
 
 fn line(change: &Change) -> String {
@@ -29,6 +33,8 @@ fn line(change: &Change) -> String {
         Change::Sandbox(sandbox) => format!("sandbox {}\n", sandbox.id),
         Change::Gone { tenant, id } => format!("gone {tenant} {id}\n"),
         Change::Desired { node_id, generation } => format!("desired {node_id} {generation}\n"),
+        Change::Removed(node) => format!("removed {node}\n"),
+        Change::Renew(node) => format!("renew {node}\n"),
     }
 }
 
@@ -67,6 +73,8 @@ fn read_line(line: &str) -> Option<Notice> {
         "sandbox" => Notice::Sandbox(words.next()?.parse().ok()?),
         "gone" => Notice::Gone(words.next()?.parse().ok()?, words.next()?.parse().ok()?),
         "desired" => Notice::Desired(words.next()?.parse().ok()?, words.next()?.parse().ok()?),
+        "removed" => Notice::Removed(words.next()?.parse().ok()?),
+        "renew" => Notice::Renew(words.next()?.parse().ok()?),
         _ => return None,
     };
     words.next().is_none().then_some(notice)
@@ -81,9 +89,16 @@ mod tests {
         let (node, id) = (NodeId::random(), SandboxId::random());
         let gone = Change::Gone { tenant: "default".parse().unwrap(), id: id.clone() };
         let desired = Change::Desired { node_id: node.clone(), generation: 7 };
-        let text = format!("{}volume x\n{}sandbox {id}\nsandbox {id} more\n", line(&gone), line(&desired));
-        let expected =
-            [Notice::Gone("default".parse().unwrap(), id.clone()), Notice::Desired(node, 7), Notice::Sandbox(id)];
+        let (removed, renew) = (line(&Change::Removed(node.clone())), line(&Change::Renew(node.clone())));
+        let text =
+            format!("{}volume x\n{}{removed}{renew}sandbox {id}\nsandbox {id} more\n", line(&gone), line(&desired));
+        let expected = [
+            Notice::Gone("default".parse().unwrap(), id.clone()),
+            Notice::Desired(node.clone(), 7),
+            Notice::Removed(node.clone()),
+            Notice::Renew(node),
+            Notice::Sandbox(id),
+        ];
         assert_eq!(read(&text).collect::<Vec<_>>(), expected);
     }
 }

@@ -2,7 +2,7 @@
 
 #[path = "../../../tests/support/postgres.rs"]
 #[allow(dead_code, reason = "shared with the tests of the whole central")]
-pub(in crate::store) mod server;
+pub(crate) mod server;
 
 mod faults;
 mod proxy;

@@ -12,8 +12,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
 use tokio_postgres::{Client, Statement};
 
+use super::SERVING_LOCK;
 use crate::store::StoreError;
-use crate::store::sql::row::{all, text};
+use crate::store::sql::row::{all, first, text};
 use crate::store::sql::{Column, Row, Transaction, Value, Visit};
 
 /// No answer in time.
@@ -163,6 +164,11 @@ impl Transaction for PostgresTransaction<'_> {
         all(self, sql, &[table.into()], |row| {
             Ok(Column { name: text(row, "name")?, is_text: text(row, "type")? == "text" })
         })
+    }
+
+    fn lock_out(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT CASE WHEN pg_try_advisory_xact_lock($1) THEN 1 ELSE 0 END AS is_ours";
+        Ok(first(self, sql, &[SERVING_LOCK.into()], |row| row.integer("is_ours"))?.flatten() == Some(1))
     }
 
     fn damage(&self) -> Result<Vec<String>, StoreError> {

@@ -53,8 +53,8 @@ fn references(tx: &dyn Transaction) -> Result<Vec<String>, StoreError> {
 
 fn room(tx: &dyn Transaction) -> Result<Vec<String>, StoreError> {
     let sql = "SELECT n.id AS fault FROM nodes n LEFT JOIN sandboxes s ON s.node_id = n.id \
-               GROUP BY n.id, n.sandboxes, n.cpu_requested_millis, n.memory_requested_bytes \
-               HAVING COUNT(s.id) <> n.sandboxes \
+               GROUP BY n.id, n.sandboxes, n.orphans, n.cpu_requested_millis, n.memory_requested_bytes \
+               HAVING COUNT(s.id) <> n.sandboxes OR COUNT(s.orphaned_at_unix_ms) <> n.orphans \
                OR COALESCE(SUM(s.cpu_request_millis), 0) <> n.cpu_requested_millis \
                OR COALESCE(SUM(s.memory_request_bytes), 0) <> n.memory_requested_bytes ORDER BY n.id";
     named(tx, sql)

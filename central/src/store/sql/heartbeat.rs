@@ -6,7 +6,7 @@ use roost_proto::id::{NodeId, SandboxId};
 use roost_proto::model::{Observed, Phase, RunState};
 
 use super::row::{all, count, first, int, parsed, to_json};
-use super::{Transaction, node, sandbox, values};
+use super::{Row, Transaction, node, orphan, sandbox, values};
 use crate::store::{Change, HeartbeatBatch, StoreError};
 
 pub(super) fn apply(tx: &dyn Transaction, batch: &HeartbeatBatch, changes: &mut Vec<Change>) -> Result<(), StoreError> {
@@ -45,7 +45,8 @@ fn observe(
     let sql = format!(
         "UPDATE sandboxes SET observed = $1, observed_revision = $2, observed_at_unix_ms = $3, \
          phase = CASE WHEN run_state = 'deleted' THEN 'Deleting' ELSE $4 END \
-         WHERE id = $5 AND node_id = $6 AND ($7 = 1 OR observed_revision < $2) RETURNING {}",
+         WHERE id = $5 AND node_id = $6 AND ($7 = 1 OR observed_revision < $2) \
+         RETURNING {}, orphaned_at_unix_ms",
         sandbox::COLUMNS
     );
     let values = values![
@@ -57,7 +58,11 @@ fn observe(
         batch.node_id.as_str(),
         i64::from(batch.reset_revisions),
     ];
-    let Some(now) = first(tx, &sql, values, sandbox::read)? else { return Ok(()) };
+    let read = |row: &dyn Row| Ok((sandbox::read(row)?, orphan::is_orphan(row)?));
+    let Some((now, is_orphan)) = first(tx, &sql, values, read)? else { return Ok(()) };
+    if is_orphan {
+        return Ok(());
+    }
     if now.run_state == RunState::Deleted && observed.phase == Phase::Gone {
         return sandbox::remove(tx, &now, changes);
     }

@@ -8,12 +8,15 @@ use roost_proto::model::{ImageInfo, ImageRef, NodeCapacity, NodeCertificate, Nod
 use super::row::{all, count, count32, document, exists, first, first_count, int, maybe_count, parsed, text, to_json};
 use super::{Row, Transaction, sandbox, values};
 use crate::place::{self, Room};
-use crate::store::{Change, DeleteNodeError, EnrolError, Enrolment, ImageOnNodes, LinkNode, NodeRecord, StoreError};
+use crate::store::{
+    Change, DeleteNodeError, EnrolError, Enrolment, ImageOnNodes, LinkNode, NodeRecord, ReadmitError, StoreError,
+};
 
 const TABLE: &str = "nodes";
 /// What [`read`] reads.
 pub(super) const COLUMNS: &str = "id, name, status, cpu_requested_millis, memory_requested_bytes, sandboxes, \
-                                  enrolled_at_unix_ms, certificate_ca_key_id, certificate_not_after_unix_ms";
+                                  enrolled_at_unix_ms, certificate_ca_key_id, certificate_not_after_unix_ms, \
+                                  unsettled_at_unix_ms, orphans";
 
 pub(super) fn read(row: &dyn Row) -> Result<NodeRecord, StoreError> {
     Ok(NodeRecord {
@@ -25,6 +28,8 @@ pub(super) fn read(row: &dyn Row) -> Result<NodeRecord, StoreError> {
         sandboxes: count(row, "sandboxes")?,
         enrolled_at_unix_ms: count(row, "enrolled_at_unix_ms")?,
         certificate: read_certificate(row)?,
+        unsettled_at_unix_ms: maybe_count(row, "unsettled_at_unix_ms")?,
+        orphans: count(row, "orphans")?,
     })
 }
 
@@ -86,6 +91,7 @@ pub(super) fn delete(
     }
     tx.execute("DELETE FROM node_images WHERE node_id = $1", values![id.as_str()])?;
     tx.execute("DELETE FROM nodes WHERE id = $1", values![id.as_str()])?;
+    changes.push(Change::Removed(id.clone()));
     Ok(node.sandboxes)
 }
 
@@ -120,24 +126,47 @@ pub(super) fn enrol(tx: &dyn Transaction, new: &Enrolment) -> Result<(), EnrolEr
     if tx.execute(sql, values)? != 1 {
         return Err(EnrolError::UsedToken);
     }
-    insert(tx, &tenant, new).map_err(Into::into)
+    insert(tx, &tenant, &new.node_id, &new.name, new.now_unix_ms).map_err(Into::into)
 }
 
-fn insert(tx: &dyn Transaction, tenant: &TenantId, new: &Enrolment) -> Result<(), StoreError> {
+/// Takes a node back that is not known: nothing of what it holds is.
+pub(super) fn readmit(
+    tx: &dyn Transaction,
+    tenant: &TenantId,
+    id: &NodeId,
+    name: &str,
+    now_unix_ms: u64,
+) -> Result<(), ReadmitError> {
+    if exists(tx, "SELECT 1 FROM nodes WHERE id = $1", values![id.as_str()])? {
+        return Err(ReadmitError::Known);
+    }
+    insert(tx, tenant, id, name, now_unix_ms)?;
+    let sql = "UPDATE nodes SET unsettled_at_unix_ms = $1 WHERE id = $2";
+    tx.execute(sql, values![int(now_unix_ms), id.as_str()])?;
+    Ok(())
+}
+
+fn insert(
+    tx: &dyn Transaction,
+    tenant: &TenantId,
+    id: &NodeId,
+    name: &str,
+    now_unix_ms: u64,
+) -> Result<(), StoreError> {
     let sql = "SELECT 1 FROM nodes WHERE tenant_id = $1 AND name = $2";
-    let taken = exists(tx, sql, values![tenant.as_str(), &new.name])?;
-    let id = new.node_id.as_str();
-    let name = if taken { format!("{}-{}", new.name, &id[id.len().saturating_sub(6)..]) } else { new.name.clone() };
+    let taken = exists(tx, sql, values![tenant.as_str(), name])?;
+    let id = id.as_str();
+    let name = if taken { format!("{name}-{}", &id[id.len().saturating_sub(6)..]) } else { name.to_owned() };
     let sql = "INSERT INTO nodes (id, tenant_id, name, enrolled_at_unix_ms, instance_id, desired_generation, status, \
                failing, cpu_allocatable_millis, memory_allocatable_bytes, sandboxes_max, cpu_requested_millis, \
                memory_requested_bytes, sandboxes) VALUES ($1, $2, $3, $4, '', 0, $5, '', 0, 0, 0, 0, 0, 0)";
     let status = to_json(TABLE, &NodeStatus::default())?;
-    tx.execute(sql, values![id, tenant.as_str(), name, int(new.now_unix_ms), status]).map(drop)
+    tx.execute(sql, values![id, tenant.as_str(), name, int(now_unix_ms), status]).map(drop)
 }
 
 pub(super) fn link_node(tx: &dyn Transaction, id: &NodeId) -> Result<Option<LinkNode>, StoreError> {
-    let sql = "SELECT name, instance_id, desired_generation, held_by, certificate_ca_key_id, certificate_not_after_unix_ms \
-               FROM nodes WHERE id = $1";
+    let sql = "SELECT name, instance_id, desired_generation, held_by, certificate_ca_key_id, \
+               certificate_not_after_unix_ms, unsettled_at_unix_ms FROM nodes WHERE id = $1";
     first(tx, sql, values![id.as_str()], |row| {
         Ok(LinkNode {
             name: text(row, "name")?,
@@ -145,6 +174,7 @@ pub(super) fn link_node(tx: &dyn Transaction, id: &NodeId) -> Result<Option<Link
             desired_generation: count(row, "desired_generation")?,
             held_by: row.text("held_by")?.map(String::from),
             certificate: read_certificate(row)?,
+            is_unsettled: maybe_count(row, "unsettled_at_unix_ms")?.is_some(),
         })
     })
 }

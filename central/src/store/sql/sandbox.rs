@@ -60,7 +60,9 @@ pub(super) fn find(tx: &dyn Transaction, tenant: &TenantId, key: &SandboxKey) ->
         SandboxKey::Id(id) => ("id", id.as_str()),
         SandboxKey::Name(name) => ("name", name.as_str()),
     };
-    let sql = format!("SELECT {COLUMNS} FROM sandboxes WHERE tenant_id = $1 AND {column} = $2");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sandboxes WHERE tenant_id = $1 AND {column} = $2 AND orphaned_at_unix_ms IS NULL"
+    );
     first(tx, &sql, values![tenant.as_str(), text], read)
 }
 
@@ -95,8 +97,8 @@ pub(super) fn list(
 ) -> Result<Vec<Sandbox>, StoreError> {
     // Absent filters are empty texts and match everything.
     let sql = format!(
-        "SELECT {COLUMNS} FROM sandboxes WHERE tenant_id = $1 AND ($2 = '' OR phase = $2) \
-         AND ($3 = '' OR template = $3) AND ($4 = '' OR node_id = $4) AND (created_at_unix_ms, id) > ($5, $6) \
+        "SELECT {COLUMNS} FROM sandboxes WHERE tenant_id = $1 AND orphaned_at_unix_ms IS NULL \
+         AND ($2 = '' OR phase = $2) AND ($3 = '' OR template = $3) AND ($4 = '' OR node_id = $4) AND (created_at_unix_ms, id) > ($5, $6) \
          ORDER BY created_at_unix_ms, id LIMIT $7"
     );
     let (after_ms, after_id) = filter.after.as_ref().map_or((-1, ""), |(ms, id)| (int(*ms), id.as_str()));
@@ -107,7 +109,7 @@ pub(super) fn list(
 }
 
 pub(super) fn count_phases(tx: &dyn Transaction) -> Result<Vec<(String, u64)>, StoreError> {
-    let sql = "SELECT phase, COUNT(*) AS sandboxes FROM sandboxes GROUP BY phase";
+    let sql = "SELECT phase, COUNT(*) AS sandboxes FROM sandboxes WHERE orphaned_at_unix_ms IS NULL GROUP BY phase";
     all(tx, sql, &[], |row| Ok((text(row, "phase")?, count(row, "sandboxes")?)))
 }
 
@@ -215,7 +217,7 @@ pub(super) fn replay(tx: &dyn Transaction, tenant: &TenantId, key: &str, body: &
     })
 }
 
-fn insert(tx: &dyn Transaction, s: &Sandbox, node_generation: u64) -> Result<(), StoreError> {
+pub(super) fn insert(tx: &dyn Transaction, s: &Sandbox, node_generation: u64) -> Result<(), StoreError> {
     let sql = "INSERT INTO sandboxes (id, tenant_id, name, node_id, generation, node_generation, run_state, \
                restart_count, template, spec, cpu_request_millis, memory_request_bytes, phase, observed, \
                observed_revision, created_at_unix_ms) \
@@ -231,8 +233,8 @@ fn insert(tx: &dyn Transaction, s: &Sandbox, node_generation: u64) -> Result<(),
         int(s.restart_count),
         s.spec.template.as_str(),
         to_json(TABLE, &s.spec)?,
-        s.spec.resources.cpu_request_millis,
-        int(s.spec.resources.memory_request_bytes),
+        s.resources().cpu_request_millis,
+        int(s.resources().memory_request_bytes),
         s.observed.phase.to_string(),
         to_json(TABLE, &s.observed)?,
         int(s.observed.revision),
@@ -276,21 +278,25 @@ pub(super) fn set_run_state(
         sandbox.observed.phase = Phase::Deleting;
         sandbox.observed.stage = None;
     }
-    let sql = "UPDATE sandboxes SET run_state = $1, restart_count = $2, generation = $3, node_generation = $4, \
-               phase = $5 WHERE tenant_id = $6 AND id = $7";
-    let values = values![
-        run_state_text(run_state),
-        int(restart_count),
-        int(sandbox.generation),
-        int(node_generation),
-        sandbox.observed.phase.to_string(),
-        tenant.as_str(),
-        sandbox.id.as_str(),
-    ];
-    tx.execute(sql, values)?;
+    keep_wish(tx, &sandbox, node_generation)?;
     changes.push(Change::Desired { node_id: sandbox.node_id.clone(), generation: node_generation });
     changes.push(Change::Sandbox(Box::new(sandbox.clone())));
     Ok(sandbox)
+}
+
+/// Keeps what is wanted of a sandbox now.
+pub(super) fn keep_wish(tx: &dyn Transaction, sandbox: &Sandbox, node_generation: u64) -> Result<(), StoreError> {
+    let sql = "UPDATE sandboxes SET run_state = $1, restart_count = $2, generation = $3, node_generation = $4, \
+               phase = $5 WHERE id = $6";
+    let values = values![
+        run_state_text(sandbox.run_state),
+        int(sandbox.restart_count),
+        int(sandbox.generation),
+        int(node_generation),
+        sandbox.observed.phase.to_string(),
+        sandbox.id.as_str(),
+    ];
+    tx.execute(sql, values).map(drop)
 }
 
 /// Forgets a sandbox that its node no longer holds, and frees its room.

@@ -1,14 +1,15 @@
 //! The calls of the store, each as one transaction.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use roost_proto::id::{JoinTokenId, NodeId, ProfileName, TemplateName, TenantId};
-use roost_proto::model::{ImageInfo, ImageRef, NodeCertificate, Profile, Sandbox, Template};
+use roost_proto::id::{JoinTokenId, NodeId, ProfileName, SandboxId, SandboxName, TemplateName, TenantId};
+use roost_proto::model::{ImageInfo, ImageRef, NodeCertificate, Orphan, Profile, Sandbox, Template};
 
 use tokio_util::sync::DropGuard;
 
-use super::{Queues, Transaction, heartbeat, node, resources, sandbox, template, token};
+use super::{Queues, Transaction, heartbeat, node, orphan, resources, sandbox, template, token};
 use crate::secret::SecretHash;
 use crate::store::*;
 
@@ -18,17 +19,24 @@ pub struct SqlStore {
     queues: Queues,
     /// Ends the change feed, where other replicas may change things too.
     feed: Option<Arc<DropGuard>>,
+    /// Keeps imports out, where the database is a file.
+    _lock: Option<Arc<File>>,
 }
 
 impl SqlStore {
     /// A store that hands its work to these queues.
     pub(in crate::store) fn new(queues: Queues) -> Self {
-        Self { queues, feed: None }
+        Self { queues, feed: None, _lock: None }
+    }
+
+    /// The same on a file, with what keeps imports out of it.
+    pub(in crate::store) fn with_lock(queues: Queues, lock: File) -> Self {
+        Self { _lock: Some(Arc::new(lock)), ..Self::new(queues) }
     }
 
     /// The same on a database that replicas share, with what ends its feed.
     pub(in crate::store) fn with_feed(queues: Queues, feed: DropGuard) -> Self {
-        Self { queues, feed: Some(Arc::new(feed)) }
+        Self { feed: Some(Arc::new(feed)), ..Self::new(queues) }
     }
 }
 
@@ -82,6 +90,23 @@ impl TenantStore for SqlTenant {
         self.queues.write("set_resources", move |tx, out| resources::set(tx, &tenant, &key, &new, out)).await
     }
 
+    async fn orphans(&self) -> Result<Vec<Orphan>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("orphans", move |tx| orphan::list(tx, &tenant)).await
+    }
+
+    async fn adopt_orphan(&self, id: SandboxId, name: Option<SandboxName>) -> Result<Sandbox, AdoptError> {
+        let tenant = self.tenant.clone();
+        let adopt =
+            move |tx: &dyn Transaction, out: &mut Vec<Change>| orphan::adopt(tx, &tenant, &id, name.as_ref(), out);
+        self.queues.write("adopt_orphan", adopt).await
+    }
+
+    async fn remove_orphan(&self, id: SandboxId) -> Result<Sandbox, AdoptError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("remove_orphan", move |tx, out| orphan::remove(tx, &tenant, &id, out)).await
+    }
+
     async fn templates(&self) -> Result<Vec<Template>, StoreError> {
         let tenant = self.tenant.clone();
         self.queues.read("templates", move |tx| template::templates(tx, &tenant)).await
@@ -125,6 +150,11 @@ impl TenantStore for SqlTenant {
     async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
         let tenant = self.tenant.clone();
         self.queues.read("nodes", move |tx| node::list(tx, &tenant)).await
+    }
+
+    async fn readmit_node(&self, id: NodeId, name: String, now_unix_ms: u64) -> Result<(), ReadmitError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("readmit_node", move |tx, _| node::readmit(tx, &tenant, &id, &name, now_unix_ms)).await
     }
 
     async fn node(&self, id: NodeId) -> Result<Option<NodeRecord>, StoreError> {
@@ -209,12 +239,41 @@ impl SystemStore for SqlSystem {
         self.queues.write("save_certificate", move |tx, _| node::save_certificate(tx, &id, &certificate)).await
     }
 
+    async fn ask_renewal(&self, id: NodeId) -> Result<(), StoreError> {
+        let ask = move |_: &dyn Transaction, out: &mut Vec<Change>| {
+            out.push(Change::Renew(id.clone()));
+            Ok(())
+        };
+        self.queues.write("ask_renewal", ask).await
+    }
+
     async fn desired(&self, id: NodeId, base: Option<u64>) -> Result<Desired, StoreError> {
         self.queues.read("desired", move |tx| sandbox::desired(tx, &id, base)).await
     }
 
     async fn raise_generation(&self, id: NodeId, held: u64) -> Result<(), StoreError> {
         self.queues.write("raise_generation", move |tx, _| node::raise_generation(tx, &id, held)).await
+    }
+
+    async fn mark_restored(&self, now_unix_ms: u64) -> Result<u64, StoreError> {
+        self.queues.write("mark_restored", move |tx, _| orphan::mark(tx, now_unix_ms)).await
+    }
+
+    async fn unsettled(&self) -> Result<u64, StoreError> {
+        self.queues.read("unsettled", orphan::unsettled).await
+    }
+
+    async fn settle(
+        &self,
+        id: NodeId,
+        held: Vec<Held>,
+        node_generation: u64,
+        now_unix_ms: u64,
+    ) -> Result<Settled, StoreError> {
+        let settle = move |tx: &dyn Transaction, _: &mut Vec<Change>| {
+            orphan::settle(tx, &id, &held, node_generation, now_unix_ms)
+        };
+        self.queues.write("settle", settle).await
     }
 
     async fn apply_heartbeat(&self, batch: HeartbeatBatch) -> Result<(), StoreError> {

@@ -62,6 +62,11 @@ impl Transaction for SqliteTransaction<'_> {
         })
     }
 
+    fn lock_out(&self) -> Result<bool, StoreError> {
+        // `sqlite::lock_out` has done it.
+        Ok(true)
+    }
+
     fn damage(&self) -> Result<Vec<String>, StoreError> {
         let found = all(self, "PRAGMA integrity_check", &[], |row| text(row, "integrity_check"))?;
         Ok(found.into_iter().filter(|line| line != "ok").collect())
