@@ -11,12 +11,14 @@ impl Cgroups {
     /// lowered cap stays in use: the cap that is in force is then the old one.
     ///
     /// # Errors
-    /// What the kernel refuses for another reason.
+    /// What the kernel refuses for another reason, or takes and does not
+    /// enforce.
     pub fn set_cap(&mut self, cap: NodeCap) -> Result<NodeCap, Error> {
         self.cap = Some(cap);
         self.lower_quotas(cap.cpu_millis)?;
         self.set_quota(&self.parent, Some(cap.cpu_millis))?;
         self.set_pids(&self.parent, cap.pids)?;
+        self.confirm_limits(&self.parent, Some(cap.cpu_millis), cap.pids)?;
         let refused = self.set_memory(&self.parent, cap.memory_bytes)?;
         let memory_bytes = match refused {
             None => cap.memory_bytes,
