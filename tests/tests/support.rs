@@ -124,7 +124,7 @@ async fn a_node_tells_what_it_can_do_and_how_its_starts_went() -> Result<()> {
     let report = system.roost(&["doctor", "--node", &node, "--sandboxes", "10", "-o", "json"])?.json()?;
     let check =
         |name: &str| report["checks"].as_array().and_then(|all| all.iter().find(|c| c["name"] == name).cloned());
-    for name in ["kernel", "idmapped-overlay", "limits", "containerd", "snapshotter", "runc", "ports"] {
+    for name in ["kernel", "idmapped-overlay", "limits", "containerd", "snapshotter", "oci-runtime", "ports"] {
         assert_eq!(check(name).map(|c| c["verdict"].clone()), Some("ok".into()), "{name}: {report}");
     }
 

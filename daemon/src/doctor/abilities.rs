@@ -66,16 +66,17 @@ fn trial(name: &str, trial: &Trial, detail: &str) -> Ability {
 
 fn runtimes(facts: &HostFacts) -> Vec<Ability> {
     const MISSING: &str = "not installed";
+    // The one shim calls either of them.
+    let no_shim = (!facts.containerd.has_shim).then_some("containerd-shim-runc-v2 is not installed");
     let runc = match facts.programs.get("runc") {
         None => Some(MISSING),
         Some(runc) if version(&runc.version).is_some_and(|known| known < (1, 1)) => Some("older than 1.1"),
-        Some(_) if !facts.containerd.has_shim => Some("containerd-shim-runc-v2 is not installed"),
-        Some(_) => None,
+        Some(_) => no_shim,
     };
     let crun = match facts.programs.get("crun") {
         None => Some(MISSING),
         Some(_) if facts.cgroup.version == Version::V1 => Some("needs cgroup v2"),
-        Some(_) => None,
+        Some(_) => no_shim,
     };
     // Installed or not: what is missing is on our side.
     let other = |program: &str| match facts.programs.get(program) {
@@ -100,10 +101,8 @@ fn snapshotter(facts: &HostFacts) -> Ability {
 }
 
 fn quota(facts: &HostFacts) -> Ability {
-    let storage = &facts.storage;
-    let has_project = storage.options.iter().any(|option| option == "prjquota" || option == "pquota");
-    if has_project && matches!(storage.kind.as_str(), "ext4" | "xfs") {
-        return usable("quota", format!("{} project quota", storage.kind));
+    if facts.storage.has_project_quota == Some(true) {
+        return usable("quota", format!("{} project quota", facts.storage.kind));
     }
     unless(
         "quota",
@@ -155,6 +154,19 @@ mod tests {
         assert_eq!(find(&all, "runtime/kata"), not("runtime/kata", "not installed", ""));
         assert_eq!(find(&all, "nftables").reason, "not tried: nft is not installed");
         assert!(all.iter().all(|ability| ability.is_usable == ability.reason.is_empty()), "{all:?}");
+    }
+
+    #[test]
+    fn project_quota_is_what_the_kernel_says_and_not_what_the_mount_says() {
+        let mut facts = good_host();
+        assert_eq!(find(&of_host(&facts), "quota"), usable("quota", "ext4 project quota"));
+        facts.storage.options.push("prjquota".into());
+        for unsaid in [Some(false), None] {
+            facts.storage.has_project_quota = unsaid;
+            assert_eq!(find(&of_host(&facts), "quota"), usable("quota", "loop-mounted file systems"));
+        }
+        facts.devices.has_loop = false;
+        assert!(!find(&of_host(&facts), "quota").is_usable);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct HostFacts {
     pub cgroup: CgroupFacts,
     /// containerd and its shim.
     pub containerd: ContainerdFacts,
+    /// The OCI runtime of the configuration.
+    pub runtime: RuntimeFacts,
     /// Other programs that are there, by name.
     pub programs: BTreeMap<&'static str, Program>,
     /// The file system of the root.
@@ -131,6 +133,17 @@ pub struct ContainerdFacts {
     pub snapshotter_state: Option<Result<(), String>>,
 }
 
+/// The OCI runtime that starts sandboxes.
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeFacts {
+    /// As configured: a name or an absolute path.
+    pub binary: String,
+    /// What it calls itself, e.g. `crun`; empty if it does not say.
+    pub kind: String,
+    /// The program; absent = not there.
+    pub program: Option<Program>,
+}
+
 /// An installed program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Program {
@@ -147,8 +160,10 @@ pub struct StorageFacts {
     pub path: PathBuf,
     /// E.g. `ext4`.
     pub kind: String,
-    /// Mount options, e.g. `rw`, `prjquota`.
+    /// Mount options, e.g. `rw`.
     pub options: Vec<String>,
+    /// Whether the kernel enforces project quotas; absent = it does not say.
+    pub has_project_quota: Option<bool>,
     /// Free bytes, as a process without privileges may use them.
     pub free_bytes: u64,
     /// Size in bytes.

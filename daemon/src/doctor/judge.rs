@@ -50,7 +50,7 @@ const RULES: [(&str, &str, Rule); 29] = [
     ("cgroup", "swap", resources::swap),
     ("runtime", "containerd", runtime::containerd),
     ("runtime", "snapshotter", runtime::snapshotter),
-    ("runtime", "runc", runtime::runc),
+    ("runtime", "oci-runtime", runtime::oci_runtime),
     ("runtime", "other-runtimes", runtime::other_runtimes),
     ("runtime", "mounts", runtime::propagation),
     ("storage", "file-system", resources::file_system),

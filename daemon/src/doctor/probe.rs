@@ -17,7 +17,8 @@ use crate::sandbox::failure::chain;
 
 /// Everything about this host.
 pub(super) async fn host(config: &Config, subject: Subject) -> HostFacts {
-    let (mut programs, nftables) = tokio::join!(programs::all(), programs::nftables());
+    let runtime = programs::runtime(&config.containerd.runtime_binary);
+    let (mut programs, nftables, runtime) = tokio::join!(programs::all(), programs::nftables(), runtime);
     let installed = programs.remove("containerd").map(|program| program.version);
     let containerd = containerd::look(&config.containerd, installed).await;
     let kernel = kernel::look();
@@ -29,6 +30,7 @@ pub(super) async fn host(config: &Config, subject: Subject) -> HostFacts {
         nofile_hard: crate::host::limits::nofile_hard(),
         cgroup: cgroup(),
         containerd,
+        runtime,
         programs,
         storage: storage::look(&base),
         memory: kernel::memory(),

@@ -125,12 +125,13 @@ pub(super) fn space(facts: &HostFacts) -> Finding {
     Finding::ok(found)
 }
 
+/// What the kernel enforces counts: a mount option alone may only count, or
+/// be of another kind.
 pub(super) fn quota(facts: &HostFacts) -> Finding {
-    let has = |option: &str| facts.storage.options.iter().any(|have| have == option);
-    match facts.storage.kind.as_str() {
-        kind @ ("ext4" | "xfs") if has("prjquota") || has("pquota") => Finding::ok(format!("{kind} project quota")),
-        _ if facts.devices.has_loop => Finding::ok("loop-mounted file systems"),
-        _ => Finding::warn(
+    match (facts.storage.has_project_quota, facts.devices.has_loop) {
+        (Some(true), _) => Finding::ok(format!("{} project quota", facts.storage.kind)),
+        (_, true) => Finding::ok("loop-mounted file systems"),
+        (_, false) => Finding::warn(
             "neither project quota nor loop devices",
             "mount the file system of `root` with prjquota, or modprobe loop: sizes of homes cannot be held",
         ),

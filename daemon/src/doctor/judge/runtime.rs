@@ -2,6 +2,7 @@
 
 use super::super::facts::{HostFacts, Nvml, Trial};
 use super::{Finding, gib, version};
+use crate::host::cgroup::Version;
 
 /// Oldest containerd that is tested.
 const MIN_CONTAINERD: (u32, u32) = (1, 6);
@@ -48,20 +49,39 @@ pub(super) fn snapshotter(facts: &HostFacts) -> Finding {
     }
 }
 
-pub(super) fn runc(facts: &HostFacts) -> Finding {
-    match facts.programs.get("runc") {
-        None => Finding::fail("not installed", "apt-get install runc"),
-        Some(runc) if version(&runc.version).is_some_and(|known| known < MIN_RUNC) => {
-            Finding::fail(runc.version.clone(), "install runc 1.1 or newer (apt-get install runc)")
+/// The runtime that the configuration names, and no other, must be there.
+pub(super) fn oci_runtime(facts: &HostFacts) -> Finding {
+    const CHOOSE: &str = "set containerd.runtime_binary in roostd.toml to \"runc\" or \"crun\"";
+    let runtime = &facts.runtime;
+    let Some(program) = &runtime.program else {
+        let advice = match runtime.binary.as_str() {
+            name @ ("runc" | "crun") => format!("apt-get install {name}"),
+            _ => format!("{CHOOSE}, or to the path of one"),
+        };
+        return Finding::fail(format!("{} is not installed", runtime.binary), advice);
+    };
+    let found = format!("{} {} at {}", runtime.kind, program.version, program.path.display());
+    match runtime.kind.as_str() {
+        "runc" if version(&program.version).is_some_and(|known| known < MIN_RUNC) => {
+            Finding::fail(found, "install runc 1.1 or newer (apt-get install runc)")
         }
-        Some(runc) => Finding::ok(format!("{} at {}", runc.version, runc.path.display())),
+        "crun" if facts.cgroup.version == Version::V1 => Finding::fail(
+            format!("{found}: it needs a host with cgroup v2 alone"),
+            "set containerd.runtime_binary = \"runc\" in roostd.toml, or boot with systemd.unified_cgroup_hierarchy=1",
+        ),
+        "runc" | "crun" => Finding::ok(found),
+        _ => Finding::warn(
+            format!("{} says to be neither runc nor crun", program.path.display()),
+            format!("{CHOOSE}: no other is tested"),
+        ),
     }
 }
 
 pub(super) fn other_runtimes(facts: &HostFacts) -> Finding {
-    let others = [("crun", "crun"), ("runsc", "gVisor"), ("kata-runtime", "Kata")];
+    let others = [("runc", "runc"), ("crun", "crun"), ("runsc", "gVisor"), ("kata-runtime", "Kata")];
     let found: Vec<_> = others
         .iter()
+        .filter(|(program, _)| *program != facts.runtime.kind)
         .filter_map(|(program, name)| Some(format!("{name} {}", facts.programs.get(program)?.version)))
         .collect();
     Finding::ok(if found.is_empty() { "none (none is needed)".into() } else { found.join(", ") })

@@ -48,11 +48,13 @@ pub(in crate::doctor) fn good_host() -> HostFacts {
             snapshotter: "overlayfs".into(),
             snapshotter_state: Some(Ok(())),
         },
+        runtime: RuntimeFacts { binary: "runc".into(), kind: "runc".into(), program: Some(program("1.1.5")) },
         programs: BTreeMap::from([("runc", program("1.1.5")), ("nft", program("v1.0.6"))]),
         storage: StorageFacts {
             path: "/var/lib".into(),
             kind: "ext4".into(),
-            options: vec!["rw".into(), "prjquota".into()],
+            options: vec!["rw".into()],
+            has_project_quota: Some(true),
             free_bytes: 100 << 30,
             size_bytes: 200 << 30,
             free_inodes: 5_000_000,
@@ -81,7 +83,7 @@ type Case = (fn(&mut HostFacts), &'static str, Verdict, &'static str);
 
 #[test]
 fn each_fault_is_found_by_one_check_which_says_what_to_change() {
-    let cases: [Case; 40] = [
+    let cases: [Case; 43] = [
         (|f| f.kernel.release = "5.15.0-91-generic".into(), "kernel", Verdict::Fail, "5.19"),
         (|f| f.kernel.release = "strange".into(), "kernel", Verdict::Warn, "5.19"),
         (|f| f.kernel.is_root = false, "root", Verdict::Fail, "sudo"),
@@ -106,11 +108,14 @@ fn each_fault_is_found_by_one_check_which_says_what_to_change() {
         (|f| f.containerd.answered = Some("1.5.9".into()), "containerd", Verdict::Fail, "1.6"),
         (|f| f.containerd.has_shim = false, "containerd", Verdict::Fail, "shim"),
         (|f| f.containerd.snapshotter_state = Some(Err("no such".into())), "snapshotter", Verdict::Fail, "ctr plugins"),
-        (|f| drop(f.programs.remove("runc")), "runc", Verdict::Fail, "apt-get install runc"),
-        (old_runc, "runc", Verdict::Fail, "1.1"),
+        (|f| f.runtime.program = None, "oci-runtime", Verdict::Fail, "apt-get install runc"),
+        (no_crun, "oci-runtime", Verdict::Fail, "apt-get install crun"),
+        (old_runc, "oci-runtime", Verdict::Fail, "1.1"),
+        (crun_on_v1, "oci-runtime", Verdict::Fail, "runtime_binary = \"runc\""),
+        (|f| f.runtime.kind = "youki".into(), "oci-runtime", Verdict::Warn, "runtime_binary"),
         (|f| f.trials.propagation = Trial::Fails("no".into()), "mounts", Verdict::Fail, "--make-rshared"),
         (|f| f.storage.kind = "tmpfs".into(), "file-system", Verdict::Warn, "reboot"),
-        (|f| f.storage.options = vec!["ro".into(), "prjquota".into()], "file-system", Verdict::Fail, "writable"),
+        (|f| f.storage.options = vec!["ro".into()], "file-system", Verdict::Fail, "writable"),
         (|f| f.storage.free_bytes = 1 << 30, "space", Verdict::Fail, "reserved.disk_bytes"),
         (|f| f.storage.free_bytes = 5 << 30, "space", Verdict::Warn, "10 GiB"),
         (|f| f.storage.free_inodes = 1000, "space", Verdict::Warn, "inodes"),
@@ -155,11 +160,33 @@ fn no_containerd(facts: &mut HostFacts) {
 }
 
 fn old_runc(facts: &mut HostFacts) {
-    facts.programs.insert("runc", Program { path: "/x".into(), version: "1.0.2".into() });
+    facts.runtime.program = Some(Program { path: "/x".into(), version: "1.0.2".into() });
+}
+
+fn no_crun(facts: &mut HostFacts) {
+    facts.runtime = RuntimeFacts { binary: "crun".into(), ..RuntimeFacts::default() };
+}
+
+fn crun_on_v1(facts: &mut HostFacts) {
+    crun(facts);
+    facts.cgroup.version = Version::V1;
+}
+
+fn crun(facts: &mut HostFacts) {
+    let program = Program { path: "/usr/bin/crun".into(), version: "1.8.1".into() };
+    facts.runtime = RuntimeFacts { binary: "crun".into(), kind: "crun".into(), program: Some(program) };
+}
+
+#[test]
+fn a_node_with_crun_needs_no_runc() {
+    let mut facts = good_host();
+    facts.programs.remove("runc");
+    crun(&mut facts);
+    assert!(checks(&facts).iter().all(|check| check.verdict == Verdict::Ok), "{:?}", checks(&facts));
 }
 
 fn no_quota(facts: &mut HostFacts) {
-    facts.storage.options.clear();
+    facts.storage.has_project_quota = Some(false);
     facts.devices.has_loop = false;
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::super::facts::{Program, Trial};
+use super::super::facts::{Program, RuntimeFacts, Trial};
 
 /// Programs that are looked for, each with what makes it tell its version.
 const PROGRAMS: [(&str, &str); 6] = [
@@ -31,6 +31,16 @@ pub(super) async fn all() -> BTreeMap<&'static str, Program> {
         Some((name, Program { path, version }))
     });
     futures::future::join_all(each).await.into_iter().flatten().collect()
+}
+
+/// The OCI runtime of the configuration, a name or an absolute path.
+pub(super) async fn runtime(binary: &str) -> RuntimeFacts {
+    let binary = binary.to_owned();
+    // Joined to a directory, an absolute path stays what it is.
+    let Some(path) = find(&binary) else { return RuntimeFacts { binary, ..RuntimeFacts::default() } };
+    let told = output(&path, &["--version"]).await.unwrap_or_default();
+    let kind = told.split_whitespace().next().unwrap_or_default().to_owned();
+    RuntimeFacts { binary, kind, program: Some(Program { path, version: version_of(&told) }) }
 }
 
 /// Whether the packet filter answers.
@@ -100,6 +110,17 @@ mod tests {
         ] {
             assert_eq!(version_of(text), version, "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_runtime_is_what_it_says_it_is_whatever_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("wrapped");
+        std::fs::write(&path, "#!/bin/sh\necho crun version 1.8.1\n").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let facts = runtime(&path.display().to_string()).await;
+        assert_eq!((facts.kind.as_str(), facts.program.unwrap().version.as_str()), ("crun", "1.8.1"));
+        assert_eq!(runtime("no-such-program-anywhere").await.program, None);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use procfs::process::{MountInfo, Process};
 
 use super::super::facts::StorageFacts;
-use crate::host::disk;
+use crate::host::{disk, quota};
 
 /// What carries `path`, which must exist.
 pub(super) fn look(path: &Path) -> StorageFacts {
@@ -19,6 +19,7 @@ pub(super) fn look(path: &Path) -> StorageFacts {
         path: path.to_owned(),
         kind: mount.as_ref().map_or_else(|| "unknown".to_owned(), |mount| mount.fs_type.clone()),
         options: mount.as_ref().map(options).unwrap_or_default(),
+        has_project_quota: quota::enforces_projects(path).ok(),
         ..StorageFacts::default()
     };
     if let Ok(space) = disk::space(path) {
@@ -41,6 +42,14 @@ fn mount_of(path: &Path) -> Option<MountInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn project_quota_is_known_where_the_tests_lie() {
+        let data = std::env::var_os("ROOST_TEST_DIR").unwrap_or_else(|| "/var/tmp".into());
+        let facts = look(Path::new(&data));
+        let is_on = facts.options.iter().any(|option| option == "prjquota" || option == "pquota");
+        assert_eq!(facts.has_project_quota, Some(is_on), "{facts:?}");
+    }
 
     #[test]
     fn proc_lies_on_proc_and_the_root_has_room() {
