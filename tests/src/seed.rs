@@ -1,9 +1,10 @@
 //! A containerd state that holds the images already.
 //!
 //! Importing the desktop image takes longer than a whole test. It is done
-//! once per image; each test gets a copy of that state made of hard links.
-//! Nothing ever writes to an unpacked layer, so sharing them is safe; the
-//! databases are copied for real.
+//! once per image; each test gets a copy of that state made of links: hard
+//! ones to blobs, and one symbolic link to each unpacked layer, which has
+//! thousands of files. Nothing ever writes to a layer, and containerd removes
+//! the link alone; the databases are copied for real.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -84,27 +85,36 @@ async fn grow(seed: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Links what `from` holds into `to`, and copies the databases.
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    let source = from.join("root").display().to_string();
-    let status = Command::new("cp").args(["-al", &source, &to.display().to_string()]).status()?;
-    if !status.success() {
-        return Err(format!("cannot link {source} into {}", to.display()).into());
+    for plugin in fs::read_dir(from.join("root"))? {
+        let plugin = plugin?;
+        let target = to.join("root").join(plugin.file_name());
+        fs::create_dir_all(&target)?;
+        for entry in fs::read_dir(plugin.path())? {
+            let entry = entry?;
+            link(&entry.path(), &target.join(entry.file_name()))?;
+        }
     }
-    copy_databases(&to.join("root"))
+    Ok(())
 }
 
-/// Replaces the links of the plugins' databases by copies.
-fn copy_databases(root: &Path) -> Result<()> {
-    for plugin in fs::read_dir(root)? {
-        for entry in fs::read_dir(plugin?.path())? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|e| e == "db") {
-                let bytes = fs::read(&path)?;
-                fs::remove_file(&path)?;
-                fs::write(&path, bytes)?;
-            }
+fn link(path: &Path, target: &Path) -> Result<()> {
+    if path.extension().is_some_and(|e| e == "db") {
+        fs::copy(path, target)?;
+        return Ok(());
+    }
+    if path.ends_with("snapshots") {
+        fs::create_dir(target)?;
+        for layer in fs::read_dir(path)? {
+            let layer = layer?;
+            std::os::unix::fs::symlink(layer.path(), target.join(layer.file_name()))?;
         }
+        return Ok(());
+    }
+    let status = Command::new("cp").arg("-al").args([path, target]).status()?;
+    if !status.success() {
+        return Err(format!("cannot link {} to {}", path.display(), target.display()).into());
     }
     Ok(())
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::Result;
 
-/// Between two looks.
+/// Between two looks. It grows with [`patience`], too: looking often would
+/// keep a slow machine from what is waited for.
 const PERIOD: Duration = Duration::from_millis(20);
 /// Variable: how many times slower than a usual machine this one is, e.g. 10
 /// under software emulation. Limits grow with it, what is asserted does not.
@@ -29,7 +30,7 @@ pub async fn eventually<T, F>(what: &str, limit: Duration, mut look: impl FnMut(
 where
     F: Future<Output = Result<Option<T>>>,
 {
-    let limit = limit * patience()?;
+    let (limit, period) = (limit * patience()?, PERIOD * patience()?);
     let deadline = tokio::time::Instant::now() + limit;
     loop {
         if let Some(value) = look().await? {
@@ -38,7 +39,7 @@ where
         if tokio::time::Instant::now() > deadline {
             return Err(format!("{what}: not within {limit:?}").into());
         }
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(period).await;
     }
 }
 
