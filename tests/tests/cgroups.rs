@@ -100,6 +100,8 @@ async fn usage_is_what_the_kernel_counts_for_display_and_workload_together() -> 
     assert!(sample.memory_bytes.abs_diff(memory) < 32 << 20, "{sample:?}, the kernel counts {memory}");
     let pids = cgroup::read_u64(&path, "pids", "pids.current", "pids.current")?;
     assert_eq!(u64::from(sample.pids), pids);
+    let measures = cgroup::is_v2() && std::fs::read(cgroup::dir(&path, "").join("memory.pressure")).is_ok();
+    assert_eq!(sample.pressure.is_some(), measures, "time lost by waiting, where the kernel measures it");
     for role in ["display", "workload"] {
         let part = format!("{path}/{role}");
         assert!(cgroup::read_u64(&part, "pids", "pids.current", "pids.current")? >= 1, "{part}");
@@ -163,6 +165,40 @@ async fn a_runtime_that_is_not_there_is_named_in_the_failure() -> Result<()> {
     assert_eq!(observed.reason.as_deref(), Some("container-failed"));
     assert!(observed.message.as_ref().is_some_and(|m| m.contains("no-such-runtime")), "{:?}", observed.message);
     node.clear().await
+}
+
+#[tokio::test]
+async fn a_node_tells_the_runtime_that_it_uses_and_the_quota_that_the_kernel_enforces() -> Result<()> {
+    let node = TestNode::start().await?;
+    let quota = || async {
+        let abilities = node.client.node().await?.abilities;
+        Ok(abilities.into_iter().find(|ability| ability.name == "quota"))
+    };
+    let quota = eventually("the host was looked at", LIMIT, quota).await?;
+    let has_projects = mount_options(&node.state())?.split(',').any(|option| option == "prjquota");
+    println!("quota: {quota:?}");
+    assert_eq!(quota.detail == "ext4 project quota", has_projects, "{quota:?}");
+
+    let config = node.root.join("roostd.toml").display().to_string();
+    let output = std::process::Command::new(roost_tests::node::binary("roostd")?)
+        .args(["doctor", "--sandboxes", "10", "--output", "json", "--config", &config])
+        .output()?;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let check = |name: &str| {
+        let found = report["checks"].as_array().and_then(|all| all.iter().find(|check| check["name"] == name));
+        found.cloned().unwrap_or_default()
+    };
+    let runtime = check("oci-runtime");
+    assert_eq!(runtime["verdict"], "ok", "{runtime}");
+    assert!(runtime["found"].as_str().is_some_and(|found| found.starts_with(&oci_runtime())), "{runtime}");
+    assert_eq!(check("quota")["found"] == "ext4 project quota", has_projects, "{report}");
+    Ok(())
+}
+
+/// Options of the file system that holds a path.
+fn mount_options(path: &Path) -> Result<String> {
+    let output = std::process::Command::new("findmnt").args(["-no", "OPTIONS", "-T"]).arg(path).output()?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 fn read(path: &Path) -> std::io::Result<String> {

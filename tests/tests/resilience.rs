@@ -5,6 +5,7 @@ use roost_proto::model::{Observed, Part, Phase, Restart, RestartPolicy, SandboxS
 use roost_tests::client::{PHASE_LIMIT, request};
 use roost_tests::inside::{murder, process, processes};
 use roost_tests::node::spec;
+use roost_tests::wait::patience;
 use roost_tests::{Result, TestNode, eventually, traces};
 
 /// A back-off that does not end within a test.
@@ -81,7 +82,8 @@ async fn an_application_comes_back_alone_on_the_same_screen_and_files() -> Resul
 #[tokio::test]
 async fn a_program_that_ends_in_peace_is_made_again_by_always_alone() -> Result<()> {
     let node = TestNode::start().await?;
-    let ends = ["/bin/sh", "-c", "sleep 1"];
+    let script = format!("sleep {}", patience()?);
+    let ends = ["/bin/sh", "-c", &script];
     let on_failure = Restart { application: RestartPolicy::OnFailure, ..restart() };
     let always = Restart { application: RestartPolicy::Always, ..restart() };
     let first = node.client.create(&bare(&ends, on_failure)?).await?;
@@ -247,7 +249,8 @@ async fn a_memory_hog_dies_by_name_and_the_display_lives() -> Result<()> {
     assert_eq!(process(&node, &id, "display", "Xvfb")?, display);
     assert_screen_answers(&node, &id).await?;
 
-    let program = ["/bin/sh", "-c", "sleep 1; exec tail /dev/zero"].map(str::to_owned).to_vec();
+    let script = format!("sleep {}; exec tail /dev/zero", patience()?);
+    let program = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
     let id = node.client.create(&SandboxSpec { command: program, ..small }).await?;
     let failed = until(&node, &id, "it is Failed", |o| o.phase == Phase::Failed).await?;
     assert_eq!((failed.reason.as_deref(), failed.exit_code), (Some("out-of-memory"), Some(137)));
