@@ -67,6 +67,8 @@ main() {
 test_packages() {
     cat <<'END'
 docker-registry docker-registry
+tinyproxy tinyproxy-bin
+openssl openssl
 Xvfb xvfb
 shellcheck shellcheck
 scrot scrot

@@ -8,18 +8,21 @@
 //! needs itself; that blobs are what their digests say is the import's to
 //! check.
 
+mod advice;
 mod auth;
 mod blob;
 pub mod credentials;
 pub mod error;
+mod guard;
 mod host;
 mod http;
 mod resolve;
 mod retry;
+mod route;
 pub mod signature;
 mod source;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,24 +31,52 @@ use roost_proto::model::ImageRef;
 pub use error::RegistryError;
 pub use source::RegistrySource;
 
-use crate::config::ImagesConfig;
+use crate::config::{ImagesConfig, RegistryConfig};
 use crate::containerd::image::Progress;
-use credentials::Credentials;
+use credentials::{Credential, Credentials};
 use http::Api;
+use route::Route;
 
 /// All registries, as configured; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Registries {
     config: Arc<ImagesConfig>,
-    /// One connection pool for each host.
-    clients: Arc<Mutex<HashMap<String, reqwest::Client>>>,
+    /// The way to each host.
+    routes: Arc<Mutex<HashMap<String, KnownRoute>>>,
+    /// What credentials were ever read, for [`Registries::secrets`].
+    secrets: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// A way that was made, and what proxies were told on it.
+#[derive(Debug)]
+struct KnownRoute {
+    logins: Vec<Option<Credential>>,
+    route: Route,
 }
 
 impl Registries {
     /// Registries; nothing is asked or read yet.
     #[must_use]
     pub fn new(config: ImagesConfig) -> Self {
-        Self { config: Arc::new(config), clients: Arc::default() }
+        Self { config: Arc::new(config), routes: Arc::default(), secrets: Arc::default() }
+    }
+
+    /// Every secret for registries and proxies that this process has read,
+    /// also those that the file no longer holds, with what it holds now. A
+    /// file that cannot be read now adds nothing: what was never read is in no
+    /// log either.
+    pub async fn secrets(&self) -> Vec<String> {
+        if let Err(error) = self.credentials().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "no credentials of registries");
+        }
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Read each time, so that new ones need no restart.
+    async fn credentials(&self) -> Result<Credentials, RegistryError> {
+        let credentials = Credentials::load(self.config.credentials_file.as_ref()).await?;
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).extend(credentials.secrets());
+        Ok(credentials)
     }
 
     /// Finds an image for this machine: its manifest and configuration, from
@@ -64,7 +95,7 @@ impl Registries {
                 Ok(resolved) => {
                     let mut digests = vec![resolved.top, resolved.found.documents.manifest.blob().digest];
                     digests.dedup();
-                    signature::check(api, reference, &digests, &self.config.signatures).await?;
+                    signature::check(&apis[n..], reference, &digests, &self.config.signatures).await?;
                     let layers_at_once = self.config.layers_at_once;
                     return Ok(RegistrySource::new(reference, resolved.found, apis, n, layers_at_once));
                 }
@@ -80,40 +111,42 @@ impl Registries {
         Err(last.unwrap_or_else(|| RegistryError::NoRegistry { reference: reference.clone() }))
     }
 
-    /// The endpoints of a reference, ready to be asked. Credentials are read
-    /// each time, so that new ones need no restart.
+    /// The endpoints of a reference, ready to be asked.
     async fn apis(&self, reference: &ImageRef) -> Result<Vec<Arc<Api>>, RegistryError> {
         let endpoints = host::endpoints(reference, &self.config.registries);
-        let credentials = Credentials::load(self.config.credentials_file.as_ref()).await?;
+        let credentials = self.credentials().await?;
         let mut apis = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
-            let client = self.client(&endpoint, &credentials).await?;
+            let route = self.route(&endpoint, &credentials).await?;
             let credential = credentials.of_host(&endpoint.host).cloned();
-            apis.push(Arc::new(Api::new(client, endpoint, reference.clone(), credential, self.config.attempts)));
+            let token_hosts = self.entry(&endpoint.host).map(|entry| entry.token_hosts.clone()).unwrap_or_default();
+            let api = Api::new(route, endpoint, reference.clone(), credential);
+            apis.push(Arc::new(api.with_attempts(self.config.attempts).with_token_hosts(token_hosts)));
         }
         Ok(apis)
     }
 
-    async fn client(
-        &self,
-        endpoint: &host::Endpoint,
-        credentials: &Credentials,
-    ) -> Result<reqwest::Client, RegistryError> {
-        let known = || self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = known().get(&endpoint.host) {
-            return Ok(client.clone());
+    /// The way to a host, with its pool of connections; made anew when what a
+    /// proxy is told has changed.
+    async fn route(&self, endpoint: &host::Endpoint, credentials: &Credentials) -> Result<Route, RegistryError> {
+        let known = || self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let logins = route::logins(&self.config.proxy, credentials);
+        if let Some(known) = known().get(&endpoint.host).filter(|known| known.logins == logins) {
+            return Ok(known.route.clone());
         }
-        let ca = match self.ca_file(&endpoint.host) {
+        let entry = self.entry(&endpoint.host);
+        let ca = match entry.and_then(|entry| entry.ca_file.as_ref()) {
             Some(path) => Some(read(path).await?),
             None => None,
         };
-        let client = http::client(endpoint, ca.as_deref(), &self.config.proxy, credentials)?;
-        known().insert(endpoint.host.clone(), client.clone());
-        Ok(client)
+        let trusted = entry.map(|entry| entry.token_hosts.as_slice()).unwrap_or_default();
+        let route = route::route(endpoint, ca.as_deref(), &self.config.proxy, credentials, trusted)?;
+        known().insert(endpoint.host.clone(), KnownRoute { logins, route: route.clone() });
+        Ok(route)
     }
 
-    fn ca_file(&self, host: &str) -> Option<&PathBuf> {
-        self.config.registries.iter().find(|registry| registry.host == host)?.ca_file.as_ref()
+    fn entry(&self, host: &str) -> Option<&RegistryConfig> {
+        self.config.registries.iter().find(|registry| registry.host == host)
     }
 }
 

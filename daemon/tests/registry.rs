@@ -1,31 +1,37 @@
 //! Pulls from a real registry, with everything that goes wrong on the way.
-//! Needs root and the commands `containerd` and `docker-registry`.
+//! Needs root and the commands `containerd`, `docker-registry`, `tinyproxy` and
+//! `openssl`.
 
 // A test fails by a panic, in its helpers as well.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "image/archives.rs"]
 mod archives;
+#[path = "registry/hostile.rs"]
+mod hostile;
 #[path = "image/private_containerd.rs"]
 mod private_containerd;
+#[path = "registry/proxied.rs"]
+mod proxied;
 #[path = "registry/proxy.rs"]
 mod proxy;
+#[path = "registry/pulls.rs"]
+mod pulls;
 #[path = "registry/server.rs"]
 mod server;
+#[path = "registry/signatures.rs"]
+mod signatures;
+#[path = "registry/tokens.rs"]
+mod tokens;
 
-use std::sync::Arc;
-
-use archives::{GZIP, Image, Layer, PLAIN, descriptor, nested};
+use archives::{GZIP, Image, Layer, PLAIN, nested};
 use private_containerd::{PrivateContainerd, wait_for};
 use proxy::{Fault, Proxy};
-use roost_proto::model::{ImageInfo, ImageRef, LayerState, PullPolicy};
-use roostd::config::{ImagesConfig, RegistryConfig, SignatureConfig};
-use roostd::containerd::image::{DEFAULT_SNAPSHOTTER, Digest, ImageError, LayerError, UnpackLimits};
-use roostd::pull::{PullError, Puller};
-use roostd::registry::{Registries, RegistryError};
-use roostd::sandbox::image::Images;
-use roostd::tasks::Tasks;
-use serde_json::json;
+use pulls::{config, entry, pull, puller, registry_error};
+use roost_proto::model::{ImageRef, LayerState, PullPolicy};
+use roostd::config::{ImagesConfig, RegistryConfig};
+use roostd::containerd::image::{Digest, ImageError, LayerError};
+use roostd::registry::RegistryError;
 use server::{Demands, Registry, USER};
 
 /// Bytes that do not pack well.
@@ -41,40 +47,6 @@ fn image() -> Image {
 
 fn blob(image: &Image, layer: usize) -> String {
     Digest::of(&image.layers[layer].bytes).to_string()
-}
-
-fn entry(host: &str, mirrors: &[&str]) -> RegistryConfig {
-    let mirrors = mirrors.iter().map(|&mirror| mirror.to_owned()).collect();
-    RegistryConfig { host: host.to_owned(), mirrors, insecure: true, ca_file: None }
-}
-
-/// Plain HTTP to these hosts; few tries, so that failures come soon.
-fn config(hosts: &[&str]) -> ImagesConfig {
-    let registries = hosts.iter().map(|host| entry(host, &[])).collect();
-    ImagesConfig { registries, attempts: 3, ..ImagesConfig::default() }
-}
-
-/// A daemon's pulls: made anew it is a daemon that started again.
-fn puller(containerd: &PrivateContainerd, config: ImagesConfig) -> Puller {
-    let limits = UnpackLimits { max_bytes: config.max_unpacked_bytes, max_files: config.max_files, reserve_bytes: 0 };
-    let store = containerd.images().with_limits(limits);
-    let images = Images::new(containerd.client.clone(), store, DEFAULT_SNAPSHOTTER);
-    Puller::new(images, Registries::new(config), Tasks::default())
-}
-
-async fn pull(puller: &Puller, reference: &str) -> Result<ImageInfo, Arc<ImageError>> {
-    match puller.pull(&reference.parse().unwrap()).done().await {
-        Ok(image) => Ok(image),
-        Err(PullError::Image(error)) => Err(error),
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn registry_error(error: &ImageError) -> &RegistryError {
-    match error {
-        ImageError::Registry(error) => error,
-        error => panic!("{error:?}"),
-    }
 }
 
 #[tokio::test]
@@ -293,7 +265,7 @@ async fn mirrors_are_asked_in_order_and_the_registry_last() {
 #[tokio::test]
 async fn a_registry_that_asks_for_a_password_gets_that_of_its_host() {
     let containerd = PrivateContainerd::start().await;
-    let registry = Registry::demanding(Demands { password: true, tls: false }).await;
+    let registry = Registry::demanding(Demands { password: true, ..Demands::default() }).await;
     registry.push(&image(), "app", "1").await;
     let reference = registry.reference("app:1");
     let error = pull(&puller(&containerd, config(&[&registry.host])), &reference).await.unwrap_err();
@@ -315,7 +287,7 @@ async fn a_registry_that_asks_for_a_password_gets_that_of_its_host() {
 #[tokio::test]
 async fn a_registry_with_a_private_authority_is_trusted_by_its_file_alone() {
     let containerd = PrivateContainerd::start().await;
-    let registry = Registry::demanding(Demands { password: false, tls: true }).await;
+    let registry = Registry::demanding(Demands { tls: true, ..Demands::default() }).await;
     registry.push(&image(), "app", "1").await;
     let reference = registry.reference("app:1");
     let secure = |ca_file| {
@@ -364,63 +336,6 @@ async fn a_full_disk_is_told_by_name_and_holds_nothing_afterwards() {
         containerd.expect_left(0, 0).await;
     }
     pull(&puller, &registry.reference("small:1")).await.unwrap();
-}
-
-#[tokio::test]
-async fn only_what_a_trusted_key_signed_is_pulled_where_a_rule_asks_for_it() {
-    let (containerd, registry) = (PrivateContainerd::start().await, Registry::start().await);
-    let digest = registry.push(&image(), "team/app", "1").await;
-    let keys = [(); 2].map(|()| rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap());
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), keys[0].public_key_pem()).unwrap();
-    let rule = SignatureConfig { scope: format!("{}/team", registry.host), cosign_keys: vec![file.path().to_owned()] };
-    let puller = puller(&containerd, ImagesConfig { signatures: vec![rule], ..config(&[&registry.host]) });
-    let reference = registry.reference("team/app:1");
-
-    let absent = pull(&puller, &reference).await.unwrap_err();
-    assert!(matches!(registry_error(&absent), RegistryError::Signature { .. }), "{absent}");
-    assert!(absent.to_string().contains("cosign sign"), "{absent}");
-    sign(&registry, "team/app", digest, digest, &keys[1]).await;
-    let untrusted = pull(&puller, &reference).await.unwrap_err();
-    assert!(untrusted.to_string().contains("none of its 1 signatures"), "{untrusted}");
-    sign(&registry, "team/app", digest, Digest::of(b"another image"), &keys[0]).await;
-    let other = pull(&puller, &reference).await.unwrap_err();
-    assert!(matches!(registry_error(&other), RegistryError::Signature { .. }), "{other}");
-    containerd.expect_left(0, 0).await;
-
-    sign(&registry, "team/app", digest, digest, &keys[0]).await;
-    pull(&puller, &reference).await.unwrap();
-    registry.push(&image(), "free/app", "1").await;
-    pull(&puller, &registry.reference("free/app:1")).await.unwrap();
-}
-
-/// Signs `about` as cosign does and stores it as the signature of `digest`.
-async fn sign(registry: &Registry, repository: &str, digest: Digest, about: Digest, key: &rcgen::KeyPair) {
-    use base64::Engine;
-    use rcgen::SigningKey;
-    let payload = json!({
-        "critical": {
-            "identity": { "docker-reference": "" },
-            "image": { "docker-manifest-digest": about.to_string() },
-            "type": "cosign container image signature",
-        },
-        "optional": null,
-    });
-    let payload = payload.to_string().into_bytes();
-    let signature = base64::engine::general_purpose::STANDARD.encode(key.sign(&payload).unwrap());
-    let mut layer = descriptor("application/vnd.dev.cosign.simplesigning.v1+json", &payload);
-    layer["annotations"] = json!({ "dev.cosignproject.cosign/signature": signature });
-    let config = b"{}";
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", config),
-        "layers": [layer],
-    });
-    registry.push_blob(repository, &payload).await;
-    registry.push_blob(repository, config).await;
-    let tag = format!("sha256-{}.sig", digest.hex());
-    registry.push_manifest(repository, &tag, manifest.to_string().as_bytes()).await;
 }
 
 #[tokio::test]

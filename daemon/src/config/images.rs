@@ -1,5 +1,6 @@
 //! Configuration of images: registries, limits, garbage collection.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use roost_proto::model::ImageRef;
@@ -78,6 +79,10 @@ pub struct RegistryConfig {
     /// Whether it is spoken to by plain HTTP.
     #[serde(default)]
     pub insecure: bool,
+    /// Hosts besides its own that its credentials may go to for a token,
+    /// without a port.
+    #[serde(default)]
+    pub token_hosts: Vec<String>,
 }
 
 /// Which images must be signed, and by whom.
@@ -137,6 +142,11 @@ impl ImagesConfig {
         let rule = "must be a host such as \"registry.example\" or \"registry.local:5000\", without scheme and path";
         let hosts = || self.registries.iter().flat_map(|r| r.mirrors.iter().chain([&r.host]));
         require(hosts().all(|host| is_host(host)), "images.registries", rule)?;
+        let rule = "must be hosts such as \"auth.example\", without scheme, port and path";
+        let token_hosts = || self.registries.iter().flat_map(|r| &r.token_hosts);
+        require(token_hosts().all(|host| is_name(host)), "images.registries.token_hosts", rule)?;
+        let rule = "must be hosts, domains or networks such as \".local\" or \"10.0.0.0/8\", without scheme and port";
+        require(self.proxy.no_proxy.iter().all(|entry| is_no_proxy(entry)), "images.proxy.no_proxy", rule)?;
         let rule = "must be a registry with or without the beginning of a path, such as \"registry.example/team\"";
         require(self.signatures.iter().all(|s| is_scope(&s.scope)), "images.signatures", rule)
     }
@@ -159,6 +169,22 @@ fn is_scope(scope: &str) -> bool {
 fn is_proxy(url: &str) -> bool {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     rest.is_some_and(|rest| is_host(rest.trim_end_matches('/')))
+}
+
+fn is_name(host: &str) -> bool {
+    !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+}
+
+/// A port would make the entry match nothing.
+fn is_no_proxy(entry: &str) -> bool {
+    let (address, prefix) = entry.split_once('/').map_or((entry, None), |(address, prefix)| (address, Some(prefix)));
+    match address.parse::<IpAddr>() {
+        Ok(address) => {
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            prefix.is_none_or(|prefix| prefix.parse::<u8>().is_ok_and(|prefix| prefix <= most))
+        }
+        Err(_) => entry == "*" || is_name(entry),
+    }
 }
 
 #[cfg(test)]
@@ -184,6 +210,14 @@ mod tests {
         assert_eq!(refused(|c| c.registries.push(host("plain"))), "images.registries");
         let proxy = |url: &str| ProxyConfig { http: Some(url.into()), ..ProxyConfig::default() };
         assert_eq!(refused(|c| c.proxy = proxy("http://user:secret@p.example:1")), "images.proxy");
+        for wrong in ["registry.local:5000", "http://a.example", "10.0.0.0/33", "", "a.example,b.example"] {
+            assert_eq!(refused(|c| c.proxy.no_proxy.push(wrong.into())), "images.proxy.no_proxy", "{wrong}");
+        }
+        let mut right = ImagesConfig::default();
+        right.proxy.no_proxy = [".local", "10.0.0.0/8", "fd00::/8", "::1", "*", "own.example"].map(Into::into).into();
+        right.check().unwrap();
+        let token_host = RegistryConfig { token_hosts: vec!["https://auth.example".into()], ..host("r.example") };
+        assert_eq!(refused(|c| c.registries.push(token_host.clone())), "images.registries.token_hosts");
         let rule = |scope: &str| SignatureConfig { scope: scope.into(), cosign_keys: Vec::new() };
         assert_eq!(refused(|c| c.signatures.push(rule("team"))), "images.signatures");
     }

@@ -10,11 +10,15 @@ use serde::Deserialize;
 use super::credentials::Credential;
 use super::error::RegistryError;
 use super::http::{Api, read_body};
+use super::{advice, retry};
 
 /// Largest answer of a token service, in bytes.
 const MAX_TOKEN_BYTES: usize = 256 << 10;
 /// How token services are told who asks.
 const CLIENT_ID: &str = "roostd";
+/// Public registries whose token services are known to lie elsewhere, each
+/// with that host.
+const KNOWN_TOKEN_HOSTS: [(&str, &str); 2] = [("docker.io", "auth.docker.io"), ("registry.gitlab.com", "gitlab.com")];
 
 /// What a 401 asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,34 +80,70 @@ fn secret(text: &str) -> Option<HeaderValue> {
 }
 
 async fn token(api: &Api, realm: &str, service: Option<&str>) -> Result<HeaderValue, RegistryError> {
-    let mut url: Url = realm.parse().map_err(|_| api.wrong("its token service has no usable address"))?;
+    let url = token_service(api, realm)?;
+    let mut attempt = 1;
+    loop {
+        let error = match api.send(token_request(api, url.clone(), service)).await {
+            Ok(response) if response.status().is_success() => {
+                return read_token(api, &read_body(api, response, MAX_TOKEN_BYTES).await?);
+            }
+            Ok(response) if response.status().is_redirection() => {
+                return Err(api.wrong("its token service answers with a redirect"));
+            }
+            Ok(response) => api.status_error("token", response).await,
+            Err(source) if advice::is_final(&*source) => return Err(api.unreachable(attempt, source)),
+            Err(source) => api.unreachable(attempt, source),
+        };
+        if !error.is_transient() || attempt >= api.attempts() {
+            return Err(error);
+        }
+        attempt += 1;
+        tokio::time::sleep(retry::pause(attempt, rand::random())).await;
+    }
+}
+
+/// The address of the token service, if it may be asked.
+fn token_service(api: &Api, realm: &str) -> Result<Url, RegistryError> {
+    let url: Url = realm.parse().map_err(|_| api.wrong("its token service has no usable address"))?;
     // A password must not go in the clear because an answer says so.
-    if url.scheme() != "https" && !api.is_plain() {
+    if url.scheme() != "https" && !(api.is_plain() && url.scheme() == "http") {
         return Err(api.wrong("its token service is to be asked without TLS"));
     }
+    api.route().guard.check(&url).map_err(|detour| api.wrong(format!("its token service: {detour}")))?;
+    let host = url.host_str().unwrap_or_default();
+    if api.credential().is_some() && !may_have_credential(api, host) {
+        return Err(api.wrong(format!(
+            "it wants the credentials to go to {host}: if they may, add that to token_hosts of its entry in images.registries"
+        )));
+    }
+    Ok(url)
+}
+
+/// A registry's credentials go to its own host; elsewhere only where a person
+/// said so.
+fn may_have_credential(api: &Api, host: &str) -> bool {
+    let own: Option<Url> = api.base().parse().ok();
+    let is_own = own.is_some_and(|own| own.host_str() == Some(host));
+    let known = || KNOWN_TOKEN_HOSTS.contains(&(api.host(), host));
+    is_own || known() || api.token_hosts().iter().any(|trusted| trusted.eq_ignore_ascii_case(host))
+}
+
+fn token_request(api: &Api, mut url: Url, service: Option<&str>) -> RequestBuilder {
     let scope = format!("repository:{}:pull", api.repository());
-    let request = if let Some(Credential::IdentityToken(refresh)) = api.credential() {
+    let client = &api.route().tokens;
+    if let Some(Credential::IdentityToken(refresh)) = api.credential() {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", refresh);
         form.append_pair("client_id", CLIENT_ID).append_pair("scope", &scope);
         form.append_pair("service", service.unwrap_or_default());
-        let request = api.http().post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        request.body(form.finish())
-    } else {
-        url.query_pairs_mut().append_pair("scope", &scope).append_pair("client_id", CLIENT_ID);
-        if let Some(service) = service {
-            url.query_pairs_mut().append_pair("service", service);
-        }
-        with_basic(api, api.http().get(url))
-    };
-    let response = api.send(request).await.map_err(|source| api.unreachable(1, source))?;
-    if !response.status().is_success() {
-        return Err(api.refused());
+        let request = client.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        return request.body(form.finish());
     }
-    read_token(api, &read_body(api, response, MAX_TOKEN_BYTES).await?)
-}
-
-fn with_basic(api: &Api, request: RequestBuilder) -> RequestBuilder {
+    url.query_pairs_mut().append_pair("scope", &scope).append_pair("client_id", CLIENT_ID);
+    if let Some(service) = service {
+        url.query_pairs_mut().append_pair("service", service);
+    }
+    let request = client.get(url);
     match basic(api) {
         Some(value) => request.header(AUTHORIZATION, value),
         None => request,

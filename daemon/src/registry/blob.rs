@@ -1,10 +1,12 @@
 //! The bytes of one blob, whatever happens to the connections under it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_stream::try_stream;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use reqwest::header::CONTENT_RANGE;
 use reqwest::{Response, StatusCode};
 use tokio::time::timeout;
 
@@ -17,6 +19,9 @@ use crate::containerd::image::source::{Blob, BlobStream};
 /// Pieces that are passed on, in bytes: the network's own are too small to be
 /// hashed and sent to containerd one by one.
 const PIECE_BYTES: usize = 256 << 10;
+
+/// Longest time for one such piece: slower than 2 KiB/s counts as broken.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Opens a blob from a byte on. A connection that breaks is made again from
 /// where it was, and after too many of that the next endpoint is asked.
@@ -38,7 +43,8 @@ struct Reader {
     apis: Vec<Arc<Api>>,
     blob: Blob,
     position: u64,
-    /// Since the last byte came.
+    /// Since a whole piece came: a registry that breaks off after each byte
+    /// must not keep a pull for ever.
     failures: u32,
     open: Option<Response>,
     /// Bytes before `position` that an answer to a range repeats.
@@ -58,25 +64,32 @@ impl Reader {
             if self.open.is_none() {
                 self.connect().await?;
             }
-            match self.chunk().await {
-                Ok(Some(chunk)) => {
-                    self.failures = 0;
-                    piece.extend_from_slice(&self.unrepeated(chunk));
-                    let is_last = self.position + piece.len() as u64 >= self.blob.size_bytes;
-                    if is_last || piece.len() >= PIECE_BYTES {
-                        return Ok(piece.freeze());
-                    }
-                }
-                broken => {
-                    self.open = None;
-                    if !piece.is_empty() {
-                        self.broken = Some(broken.err());
-                        return Ok(piece.freeze());
-                    }
-                    self.failed(broken.err()).await?;
-                }
+            let filled = timeout(PIECE_TIMEOUT, self.fill(&mut piece)).await;
+            let silence = || Some(Silence { seconds: PIECE_TIMEOUT.as_secs() }.into());
+            let Err(cause) = filled.unwrap_or_else(|_| Err(silence())) else {
+                self.failures = 0;
+                return Ok(piece.freeze());
+            };
+            self.open = None;
+            if !piece.is_empty() {
+                self.broken = Some(cause);
+                return Ok(piece.freeze());
+            }
+            self.failed(cause).await?;
+        }
+    }
+
+    /// Reads until the piece is full or the blob at its end. Cancel-safe: what
+    /// came is in the piece.
+    async fn fill(&mut self, piece: &mut BytesMut) -> Result<(), Option<Cause>> {
+        while let Some(chunk) = self.chunk().await? {
+            piece.extend_from_slice(&self.unrepeated(chunk));
+            let is_last = self.position + piece.len() as u64 >= self.blob.size_bytes;
+            if is_last || piece.len() >= PIECE_BYTES {
+                return Ok(());
             }
         }
+        Err(None)
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, Cause> {
@@ -102,8 +115,12 @@ impl Reader {
             let Some(api) = self.apis.first() else { return Err(self.exhausted(None).into()) };
             match api.get(&format!("blobs/{}", self.blob.digest), "*/*", self.position).await {
                 Ok(response) => {
+                    let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
+                    if is_part && first_byte(&response).is_some_and(|first| first != self.position) {
+                        return Err(Box::new(api.wrong("it sends another part of a blob than was asked for")).into());
+                    }
                     // A registry may ignore the range and send all.
-                    self.skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { self.position };
+                    self.skip = if is_part { 0 } else { self.position };
                     self.open = Some(response);
                     return Ok(());
                 }
@@ -142,4 +159,10 @@ impl Reader {
         };
         Box::new(error)
     }
+}
+
+/// Where an answer to a range begins, if it says so: `bytes 7-9/10`.
+fn first_byte(response: &Response) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }

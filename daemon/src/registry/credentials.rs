@@ -67,6 +67,19 @@ pub enum Credential {
     Bearer(String),
 }
 
+impl Credential {
+    /// Every form in which its secret may turn up in a text.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        match self {
+            Self::Password { username, password } => {
+                vec![password.clone(), STANDARD.encode(format!("{username}:{password}"))]
+            }
+            Self::IdentityToken(token) | Self::Bearer(token) => vec![token.clone()],
+        }
+    }
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credential(…)")
@@ -115,6 +128,12 @@ impl Credentials {
     #[must_use]
     pub fn of_host(&self, host: &str) -> Option<&Credential> {
         self.by_host.get(host)
+    }
+
+    /// The secrets of all hosts, see [`Credential::secrets`].
+    #[must_use]
+    pub fn secrets(&self) -> Vec<String> {
+        self.by_host.values().flat_map(Credential::secrets).collect()
     }
 }
 

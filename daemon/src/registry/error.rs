@@ -46,9 +46,7 @@ pub enum RegistryError {
         object: String,
     },
     /// No answer, or the connection broke, as often as it was tried.
-    #[error(
-        "registry {host} cannot be reached for {reference} ({attempts} tries): check network, proxy and images.registries, then pull again"
-    )]
+    #[error("registry {host} cannot be reached for {reference} ({attempts} tries): {advice}")]
     Unreachable {
         /// Which host.
         host: String,
@@ -56,6 +54,8 @@ pub enum RegistryError {
         reference: ImageRef,
         /// How often.
         attempts: u32,
+        /// What to do; names the proxy, if one is on the way.
+        advice: String,
         /// What happened last.
         #[source]
         source: Box<dyn StdError + Send + Sync>,
@@ -97,7 +97,7 @@ impl RegistryError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { source, .. } => !super::advice::is_final(&**source),
             Self::Status { status, .. } => *status == 429 || *status >= 500,
             _ => false,
         }

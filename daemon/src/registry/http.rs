@@ -6,23 +6,27 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE, RETRY_AFTER};
-use reqwest::{Certificate, Client, NoProxy, Proxy, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use roost_proto::model::ImageRef;
+use roost_proto::support::REDACTED;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::credentials::{Credential, Credentials};
+use super::credentials::Credential;
 use super::error::RegistryError;
+use super::guard::{self, Detour};
 use super::host::Endpoint;
-use super::{auth, retry};
-use crate::config::ProxyConfig;
+use super::route::Route;
+use super::{advice, auth, retry};
 
-/// Longest time for a connection, TLS included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the head of an answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest silence within an answer.
 pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for a small answer: slower than 40 KiB/s nothing is pulled.
+const BODY_TIMEOUT: Duration = Duration::from_secs(100);
+/// Longest time for the first words of an error's body.
+const WORDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an error's body that are read for its first words.
 const MAX_ERROR_BYTES: usize = 8 << 10;
 /// Characters of an error's body that are quoted.
@@ -33,7 +37,7 @@ pub(super) type Cause = Box<dyn StdError + Send + Sync>;
 
 /// No answer within the time allowed.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer within {seconds} s")]
+#[error("no whole answer within {seconds} s")]
 pub(super) struct Silence {
     /// How long.
     pub(super) seconds: u64,
@@ -42,66 +46,41 @@ pub(super) struct Silence {
 /// One endpoint for one reference.
 #[derive(Debug)]
 pub(super) struct Api {
-    client: Client,
+    route: Route,
     endpoint: Endpoint,
     reference: ImageRef,
     credential: Option<Credential>,
+    /// Hosts besides its own that its credential may go to for a token.
+    token_hosts: Vec<String>,
     attempts: u32,
     /// What the last 401 was answered with.
     authorization: Mutex<Option<HeaderValue>>,
 }
 
-/// Makes the connection pool of one host.
-///
-/// # Errors
-/// The certificates or the proxy cannot be used.
-pub(super) fn client(
-    endpoint: &Endpoint,
-    ca: Option<&[u8]>,
-    proxy: &ProxyConfig,
-    credentials: &Credentials,
-) -> Result<Client, RegistryError> {
-    let wrong = |source: reqwest::Error| RegistryError::File {
-        path: format!("the TLS or proxy settings of {}", endpoint.host).into(),
-        source: Box::new(source),
-    };
-    let mut builder = Client::builder()
-        .user_agent(concat!("roostd/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .no_proxy();
-    let no_proxy = NoProxy::from_string(&proxy.no_proxy.join(","));
-    for (url, is_tls) in [(&proxy.http, false), (&proxy.https, true)] {
-        let Some(url) = url else { continue };
-        let host = url.split_once("://").map_or(url.as_str(), |(_, host)| host.trim_end_matches('/'));
-        let mut proxy = if is_tls { Proxy::https(url) } else { Proxy::http(url) }.map_err(wrong)?;
-        if let Some(Credential::Password { username, password }) = credentials.of_host(host) {
-            proxy = proxy.basic_auth(username, password);
-        }
-        builder = builder.proxy(proxy.no_proxy(no_proxy.clone()));
-    }
-    if endpoint.is_plain() {
-        // No root certificates are needed, and a machine may have none.
-        builder = builder.tls_certs_only([]);
-    } else if let Some(ca) = ca {
-        builder = builder.tls_certs_merge(Certificate::from_pem_bundle(ca).map_err(wrong)?);
-    }
-    builder.build().map_err(wrong)
-}
-
 impl Api {
-    pub(super) fn new(
-        client: Client,
-        endpoint: Endpoint,
-        reference: ImageRef,
-        credential: Option<Credential>,
-        attempts: u32,
-    ) -> Self {
-        Self { client, endpoint, reference, credential, attempts, authorization: Mutex::default() }
+    pub(super) fn new(route: Route, endpoint: Endpoint, reference: ImageRef, credential: Option<Credential>) -> Self {
+        let authorization = Mutex::default();
+        Self { route, endpoint, reference, credential, token_hosts: Vec::new(), attempts: 1, authorization }
+    }
+
+    /// The same with more tries of each request.
+    pub(super) fn with_attempts(self, attempts: u32) -> Self {
+        Self { attempts, ..self }
+    }
+
+    /// The same with hosts that its credential may go to for a token.
+    pub(super) fn with_token_hosts(self, token_hosts: Vec<String>) -> Self {
+        Self { token_hosts, ..self }
     }
 
     /// Host as configuration and people name it.
     pub(super) fn host(&self) -> &str {
         &self.endpoint.host
+    }
+
+    /// E.g. `https://registry.example`.
+    pub(super) fn base(&self) -> &str {
+        &self.endpoint.base
     }
 
     pub(super) fn repository(&self) -> &str {
@@ -116,8 +95,12 @@ impl Api {
         self.credential.as_ref()
     }
 
-    pub(super) fn http(&self) -> &Client {
-        &self.client
+    pub(super) fn route(&self) -> &Route {
+        &self.route
+    }
+
+    pub(super) fn token_hosts(&self) -> &[String] {
+        &self.token_hosts
     }
 
     pub(super) fn attempts(&self) -> u32 {
@@ -134,7 +117,7 @@ impl Api {
         let mut attempt = 1;
         let mut is_answered = false;
         loop {
-            let mut request = self.client.get(url.clone()).header(ACCEPT, accept);
+            let mut request = self.route.client.get(url.clone()).header(ACCEPT, accept);
             if offset > 0 {
                 request = request.header(RANGE, format!("bytes={offset}-"));
             }
@@ -147,6 +130,7 @@ impl Api {
                 // Once for each call: the token may have expired since.
                 Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !is_answered => {
                     is_answered = true;
+                    self.require_own(&response, &url)?;
                     let answer = auth::answer(self, &response).await?.ok_or_else(|| self.refused())?;
                     *self.authorization.lock().await = Some(answer);
                     continue;
@@ -160,7 +144,9 @@ impl Api {
                     }
                     asked
                 }
-                Err(source) if attempt >= self.attempts => return Err(self.unreachable(attempt, source)),
+                Err(source) if attempt >= self.attempts || advice::is_final(&*source) => {
+                    return Err(self.unreachable(attempt, source));
+                }
                 Err(_) => None,
             };
             attempt += 1;
@@ -188,33 +174,64 @@ impl Api {
         Ok(url)
     }
 
-    async fn status_error(&self, path: &str, response: Response) -> RegistryError {
+    /// Only the registry itself is answered when it asks for a login: not a
+    /// host that it redirects to, which would name a token service of its own.
+    fn require_own(&self, response: &Response, asked: &Url) -> Result<(), RegistryError> {
+        if response.url().origin() == asked.origin() {
+            return Ok(());
+        }
+        let other = response.url().host_str().unwrap_or_default();
+        Err(self.wrong(format!("it redirects to {other}, which asks for a login of its own")))
+    }
+
+    pub(super) async fn status_error(&self, path: &str, response: Response) -> RegistryError {
         let status = response.status();
         let asked = asked_pause(&response).filter(|asked| *asked > retry::LONGEST_RETRY_AFTER);
-        let (host, reference) = (self.host().to_owned(), self.reference.clone());
+        let (host, reference) = (self.way(), self.reference.clone());
         match status {
             StatusCode::NOT_FOUND => RegistryError::NotFound { host, reference, object: object_of(path) },
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => self.unreachable(1, advice::LoginWanted.into()),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Unauthorized { host, reference },
             _ => {
                 let problem = match asked {
                     Some(asked) => format!("it asks to wait {} s", asked.as_secs()),
-                    None => first_words(response).await,
+                    None => self.without_secrets(&first_words(response).await),
                 };
                 RegistryError::Status { host, reference, status: status.as_u16(), problem }
             }
         }
     }
 
+    /// An answer may quote what it was asked with.
+    fn without_secrets(&self, words: &str) -> String {
+        let secrets = self.credential.iter().flat_map(Credential::secrets);
+        secrets.fold(words.to_owned(), |words, secret| words.replace(&secret, REDACTED))
+    }
+
+    /// The host, and the proxy whose answer it may be.
+    fn way(&self) -> String {
+        match &self.route.proxy {
+            Some(proxy) => format!("{} (through proxy {proxy})", self.host()),
+            None => self.host().to_owned(),
+        }
+    }
+
+    /// No answer, or one that leads astray.
     pub(super) fn unreachable(&self, attempts: u32, source: Cause) -> RegistryError {
-        RegistryError::Unreachable { host: self.host().to_owned(), reference: self.reference.clone(), attempts, source }
+        if let Some(detour) = guard::detour(&*source).map(Detour::to_string) {
+            return self.wrong(detour);
+        }
+        let (host, reference) = (self.host().to_owned(), self.reference.clone());
+        let advice = advice::advice(&host, self.route.proxy.as_deref(), &*source);
+        RegistryError::Unreachable { host, reference, attempts, advice, source }
     }
 
     pub(super) fn refused(&self) -> RegistryError {
-        RegistryError::Unauthorized { host: self.host().to_owned(), reference: self.reference.clone() }
+        RegistryError::Unauthorized { host: self.way(), reference: self.reference.clone() }
     }
 
     pub(super) fn wrong(&self, problem: impl Into<String>) -> RegistryError {
-        let (host, reference) = (self.host().to_owned(), self.reference.clone());
+        let (host, reference) = (self.way(), self.reference.clone());
         RegistryError::Answer { host, reference, problem: problem.into() }
     }
 }
@@ -235,11 +252,16 @@ fn object_of(path: &str) -> String {
 /// The beginning of an error's body, in one line.
 async fn first_words(mut response: Response) -> String {
     let mut bytes = BytesMut::new();
-    while bytes.len() < MAX_ERROR_BYTES
-        && let Ok(Ok(Some(chunk))) = timeout(SILENCE_TIMEOUT, response.chunk()).await
-    {
-        bytes.extend_from_slice(&chunk);
-    }
+    let reading = async {
+        while bytes.len() < MAX_ERROR_BYTES
+            && let Ok(Some(chunk)) = response.chunk().await
+        {
+            bytes.extend_from_slice(&chunk);
+        }
+    };
+    // What came until then is enough.
+    let _ = timeout(WORDS_TIMEOUT, reading).await;
+    bytes.truncate(MAX_ERROR_BYTES);
     let text = String::from_utf8_lossy(&bytes);
     let words: String = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_QUOTED_CHARS).collect();
     if words.is_empty() { "without a reason".into() } else { words }
@@ -248,19 +270,21 @@ async fn first_words(mut response: Response) -> String {
 /// Reads a small answer whole.
 ///
 /// # Errors
-/// It is larger than `max_bytes`, or the connection breaks.
+/// It is larger than `max_bytes`, the connection breaks, or it comes too
+/// slowly.
 pub(super) async fn read_body(api: &Api, mut response: Response, max_bytes: usize) -> Result<Bytes, RegistryError> {
-    let mut body = BytesMut::new();
-    loop {
-        let silence = || Silence { seconds: SILENCE_TIMEOUT.as_secs() };
-        let chunk = timeout(SILENCE_TIMEOUT, response.chunk()).await;
-        let chunk = chunk.map_err(|_| api.unreachable(1, silence().into()))?;
-        match chunk.map_err(|error| api.unreachable(1, error.without_url().into()))? {
-            Some(chunk) if body.len() + chunk.len() > max_bytes => {
-                return Err(api.wrong(format!("a document of more than {max_bytes} bytes")));
+    let reading = async {
+        let mut body = BytesMut::new();
+        loop {
+            match response.chunk().await.map_err(|error| api.unreachable(1, error.without_url().into()))? {
+                Some(chunk) if body.len() + chunk.len() > max_bytes => {
+                    return Err(api.wrong(format!("a document of more than {max_bytes} bytes")));
+                }
+                Some(chunk) => body.extend_from_slice(&chunk),
+                None => return Ok(body.freeze()),
             }
-            Some(chunk) => body.extend_from_slice(&chunk),
-            None => return Ok(body.freeze()),
         }
-    }
+    };
+    let silence = || Silence { seconds: BODY_TIMEOUT.as_secs() };
+    timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| Err(api.unreachable(1, silence().into())))
 }

@@ -67,7 +67,8 @@ pub(super) async fn resolve(api: &Api, reference: &ImageRef) -> Result<Resolved,
 /// # Errors
 /// See [`RegistryError`]; other bytes than `expected`, if that is given.
 pub(super) async fn manifest(api: &Api, name: &str, expected: Option<Digest>) -> Result<Document, RegistryError> {
-    let (bytes, header) = document(api, &format!("manifests/{name}"), &MANIFEST_TYPES.join(", ")).await?;
+    let accept = MANIFEST_TYPES.join(", ");
+    let (bytes, header) = document(api, &format!("manifests/{name}"), &accept, MAX_DOCUMENT_BYTES).await?;
     let document = Document { media_type: MediaType::from(media_type(&bytes, header).as_str()), bytes };
     let found = document.blob().digest;
     match expected {
@@ -83,15 +84,21 @@ pub(super) async fn manifest(api: &Api, name: &str, expected: Option<Digest>) ->
 /// # Errors
 /// See [`RegistryError`]; other bytes than its digest says.
 pub(super) async fn small_blob(api: &Api, blob: Blob) -> Result<Vec<u8>, RegistryError> {
-    let (bytes, _) = document(api, &format!("blobs/{}", blob.digest), "*/*").await?;
+    let max_bytes = blob.size_bytes.min(MAX_DOCUMENT_BYTES);
+    let (bytes, _) = document(api, &format!("blobs/{}", blob.digest), "*/*", max_bytes).await?;
     let found = Digest::of(&bytes);
     if found == blob.digest { Ok(bytes) } else { Err(api.wrong(format!("{blob} is damaged: its bytes are {found}"))) }
 }
 
 /// Reads a document whole, again if the connection breaks within it. Also
 /// gives its content type.
-async fn document(api: &Api, path: &str, accept: &str) -> Result<(Vec<u8>, Option<String>), RegistryError> {
-    let max_bytes = usize::try_from(MAX_DOCUMENT_BYTES).unwrap_or(usize::MAX);
+async fn document(
+    api: &Api,
+    path: &str,
+    accept: &str,
+    max_bytes: u64,
+) -> Result<(Vec<u8>, Option<String>), RegistryError> {
+    let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX);
     let mut attempt = 1;
     loop {
         let response = api.get(path, accept, 0).await?;

@@ -5,10 +5,11 @@
 //! document that names the digest, with an ECDSA signature as annotation.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use oci_spec::image::ImageManifest;
+use oci_spec::image::{Descriptor, ImageManifest};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use roost_proto::model::ImageRef;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
@@ -26,6 +27,10 @@ use crate::containerd::image::document::blob_of;
 const PAYLOAD_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// Annotation that holds the signature, base64 of ASN.1.
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+/// What such a document says it is.
+const PAYLOAD_KIND: &str = "cosign container image signature";
+/// Largest document that is looked at, in bytes: they have some hundred.
+const MAX_PAYLOAD_BYTES: u64 = 64 << 10;
 /// Most signatures of one image that are looked at.
 const MAX_SIGNATURES: usize = 32;
 /// Head of the DER of every P-256 public key (RFC 5480); the uncompressed
@@ -69,6 +74,8 @@ struct Payload {
 
 #[derive(Deserialize)]
 struct Critical {
+    #[serde(rename = "type")]
+    kind: String,
     image: SignedImage,
 }
 
@@ -82,12 +89,14 @@ struct SignedImage {
 type Key = Vec<u8>;
 
 /// Checks an image against the rule that is about it, if there is one. Any of
-/// `digests` may be signed: that of the index or that of the manifest.
+/// `digests` may be signed: that of the index or that of the manifest. A
+/// mirror may have the image and not its signatures: each of `apis` is asked
+/// until one gives an accepted one.
 ///
 /// # Errors
 /// [`RegistryError::Signature`], or the signatures cannot be read.
 pub(super) async fn check(
-    api: &Api,
+    apis: &[Arc<Api>],
     reference: &ImageRef,
     digests: &[Digest],
     rules: &[SignatureConfig],
@@ -99,16 +108,43 @@ pub(super) async fn check(
         keys.push(parse_key(&read(path).await?).ok_or_else(|| refuse(SignatureError::Key { path: path.clone() }))?);
     }
     let mut count = 0;
-    for digest in digests {
-        let signatures = signatures(api, digest).await?;
-        count += signatures.len();
-        if signatures.iter().any(|(payload, signature)| is_signed(payload, signature, digest, &keys)) {
-            tracing::info!(image = %reference, %digest, scope = rule.scope, "signature accepted");
-            return Ok(());
+    for (n, api) in apis.iter().enumerate() {
+        match accepted(api, digests, &keys, &mut count).await {
+            Ok(Some(digest)) => {
+                tracing::info!(image = %reference, %digest, scope = rule.scope, "signature accepted");
+                return Ok(());
+            }
+            Ok(None) => {}
+            Err(error) if n + 1 == apis.len() => return Err(error),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(image = %reference, mirror = api.host(), error, "mirror does not give signatures");
+            }
         }
     }
     let scope = rule.scope.clone();
     Err(refuse(if count == 0 { SignatureError::Absent { scope } } else { SignatureError::Untrusted { scope, count } }))
+}
+
+/// The digest that one endpoint has an accepted signature of; counts all that
+/// it has.
+async fn accepted(
+    api: &Api,
+    digests: &[Digest],
+    keys: &[Key],
+    count: &mut usize,
+) -> Result<Option<Digest>, RegistryError> {
+    for digest in digests {
+        for layer in signatures(api, digest).await? {
+            *count += 1;
+            if let Some((payload, signature)) = signature_of(api, &layer).await?
+                && is_signed(&payload, &signature, digest, keys)
+            {
+                return Ok(Some(*digest));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The rule with the longest scope that the image lies in.
@@ -118,28 +154,41 @@ fn rule_for<'a>(reference: &ImageRef, rules: &'a [SignatureConfig]) -> Option<&'
     rules.iter().filter(|rule| covers(&rule.scope)).max_by_key(|rule| rule.scope.len())
 }
 
-/// Documents with their signatures; none if the image has none.
-async fn signatures(api: &Api, digest: &Digest) -> Result<Vec<(Vec<u8>, Vec<u8>)>, RegistryError> {
+/// What the manifest of a digest's signatures names; nothing if there is none.
+async fn signatures(api: &Api, digest: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
     let manifest = match resolve::manifest(api, &format!("sha256-{}.sig", digest.hex()), None).await {
         Err(RegistryError::NotFound { .. }) => return Ok(Vec::new()),
         manifest => manifest?,
     };
     let wrong = |_| api.wrong("the manifest of its signatures cannot be read");
     let manifest: ImageManifest = serde_json::from_slice(&manifest.bytes).map_err(wrong)?;
-    let mut found = Vec::new();
-    for layer in manifest.layers().iter().filter(|l| l.media_type().as_ref() == PAYLOAD_TYPE).take(MAX_SIGNATURES) {
-        let text = layer.annotations().as_ref().and_then(|annotations| annotations.get(SIGNATURE));
-        let Some(signature) = text.and_then(|text| STANDARD.decode(text).ok()) else { continue };
-        let blob = blob_of("signature manifest", layer).map_err(|error| api.wrong(error.to_string()))?;
-        found.push((resolve::small_blob(api, blob).await?, signature));
+    let is_payload = |layer: &&Descriptor| layer.media_type().as_ref() == PAYLOAD_TYPE;
+    Ok(manifest.layers().iter().filter(is_payload).take(MAX_SIGNATURES).cloned().collect())
+}
+
+/// A document with its signature; none if that is no signature of any kind:
+/// whoever may push can add such, and the good ones must still be found.
+async fn signature_of(api: &Api, layer: &Descriptor) -> Result<Option<(Vec<u8>, Vec<u8>)>, RegistryError> {
+    let text = layer.annotations().as_ref().and_then(|annotations| annotations.get(SIGNATURE));
+    let signature = text.and_then(|text| STANDARD.decode(text).ok());
+    let blob = blob_of("signature manifest", layer).ok().filter(|blob| blob.size_bytes <= MAX_PAYLOAD_BYTES);
+    let Some((signature, blob)) = signature.zip(blob) else { return Ok(None) };
+    match resolve::small_blob(api, blob).await {
+        Ok(payload) => Ok(Some((payload, signature))),
+        Err(error @ (RegistryError::NotFound { .. } | RegistryError::Answer { .. })) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(host = api.host(), error, "signature passed over");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
-    Ok(found)
 }
 
 /// Whether one of the keys signed a document, and that is about the digest.
 fn is_signed(payload: &[u8], signature: &[u8], digest: &Digest, keys: &[Key]) -> bool {
     let verifies = |key: &Key| UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key).verify(payload, signature).is_ok();
-    let names_it = |payload: Payload| payload.critical.image.digest == digest.to_string();
+    let names_it =
+        |payload: Payload| payload.critical.kind == PAYLOAD_KIND && payload.critical.image.digest == digest.to_string();
     keys.iter().any(verifies) && serde_json::from_slice(payload).is_ok_and(names_it)
 }
 
@@ -179,12 +228,19 @@ mod tests {
         };
         let (ours, other) = (pair(), pair());
         let digest = Digest::of(b"manifest");
-        let payload = format!(r#"{{"critical":{{"image":{{"docker-manifest-digest":"{digest}"}}}},"optional":null}}"#);
+        let payload = |kind: &str| {
+            format!(
+                r#"{{"critical":{{"type":"{kind}","image":{{"docker-manifest-digest":"{digest}"}}}},"optional":null}}"#
+            )
+        };
+        let (other_kind, payload) = (payload("policy of another program"), payload(PAYLOAD_KIND));
         let signature = ours.sign(&random, payload.as_bytes()).unwrap();
         let key = |pair: &EcdsaKeyPair| pair.public_key().as_ref().to_vec();
         assert!(is_signed(payload.as_bytes(), signature.as_ref(), &digest, &[key(&other), key(&ours)]));
         assert!(!is_signed(payload.as_bytes(), signature.as_ref(), &digest, &[key(&other)]));
         assert!(!is_signed(payload.as_bytes(), signature.as_ref(), &Digest::of(b"other"), &[key(&ours)]));
+        let signed = ours.sign(&random, other_kind.as_bytes()).unwrap();
+        assert!(!is_signed(other_kind.as_bytes(), signed.as_ref(), &digest, &[key(&ours)]));
         assert!(!is_signed(&payload.as_bytes()[1..], signature.as_ref(), &digest, &[key(&ours)]));
     }
 

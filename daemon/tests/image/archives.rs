@@ -35,6 +35,37 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// One entry of a tar, written without the checks of the tar library.
+/// `extensions` go into an extended header before it.
+pub(crate) fn entry(
+    kind: tar::EntryType,
+    path: &str,
+    link: &str,
+    data: &[u8],
+    extensions: &[(&str, &[u8])],
+) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_pax_extensions(extensions.iter().copied()).unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(0o755);
+    header.set_size(data.len() as u64);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.name[..path.len()].copy_from_slice(path.as_bytes());
+    gnu.linkname[..link.len()].copy_from_slice(link.as_bytes());
+    header.set_cksum();
+    builder.append(&header, data).unwrap();
+    let mut bytes = builder.into_inner().unwrap();
+    // Others may follow: the two blocks that end an archive go.
+    bytes.truncate(bytes.len() - 1024);
+    bytes
+}
+
+/// A tar of such entries.
+pub(crate) fn tar_of(entries: &[Vec<u8>]) -> Vec<u8> {
+    [entries.concat(), vec![0; 1024]].concat()
+}
+
 /// One layer: how it is packed, its bytes, and the diff id that is claimed.
 #[derive(Clone)]
 pub(crate) struct Layer {
@@ -53,6 +84,11 @@ impl Layer {
             _ => plain,
         };
         Self { media_type, bytes, diff_id }
+    }
+
+    /// A layer of this tar.
+    pub(crate) fn of_tar(bytes: Vec<u8>) -> Self {
+        Self { media_type: PLAIN, diff_id: Digest::of(&bytes), bytes }
     }
 
     /// A layer with a block device.

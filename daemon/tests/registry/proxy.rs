@@ -14,6 +14,9 @@ use futures::stream;
 
 use crate::server::Registry;
 
+/// Time for what was written to get through before a connection breaks.
+const FLUSH: Duration = Duration::from_millis(200);
+
 /// What goes wrong with a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
@@ -21,6 +24,8 @@ pub(crate) enum Fault {
     Status(u16, Option<u64>),
     /// The connection breaks after so many bytes.
     Cut(usize),
+    /// The same, this much later.
+    CutLate(usize, Duration),
     /// One byte of the answer is another one.
     Corrupt,
     /// The answer never comes to its end.
@@ -109,15 +114,23 @@ async fn forward(State(proxy): State<Proxy>, request: Request) -> Result<Respons
     let mut bytes = answer.bytes().await.unwrap().to_vec();
     let length = bytes.len();
     let body = match fault {
-        Some(Fault::Cut(after)) => broken(&bytes[..after], Some(io::ErrorKind::ConnectionReset)),
-        Some(Fault::Hang(after)) => broken(&bytes[..after], None),
+        Some(Fault::Cut(after)) => broken(&bytes[..after.min(length)], FLUSH, Some(io::ErrorKind::ConnectionReset)),
+        Some(Fault::CutLate(after, late)) => {
+            broken(&bytes[..after.min(length)], late, Some(io::ErrorKind::ConnectionReset))
+        }
+        Some(Fault::Hang(after)) => broken(&bytes[..after], FLUSH, None),
         Some(Fault::Corrupt) => {
             bytes[length / 2] ^= 1;
             Body::from(bytes)
         }
         _ => Body::from(bytes),
     };
-    let kept = [header::CONTENT_TYPE, header::CONTENT_RANGE, HeaderName::from_static("docker-content-digest")];
+    let kept = [
+        header::CONTENT_TYPE,
+        header::CONTENT_RANGE,
+        header::WWW_AUTHENTICATE,
+        HeaderName::from_static("docker-content-digest"),
+    ];
     let mut response = Response::builder().status(status).header(header::CONTENT_LENGTH, length);
     for name in kept {
         if let Some(value) = headers.get(&name) {
@@ -128,14 +141,13 @@ async fn forward(State(proxy): State<Proxy>, request: Request) -> Result<Respons
 }
 
 /// Some bytes, and then the end of the connection, or nothing for ever.
-fn broken(bytes: &[u8], end: Option<io::ErrorKind>) -> Body {
+fn broken(bytes: &[u8], late: Duration, end: Option<io::ErrorKind>) -> Body {
     let first = Bytes::copy_from_slice(bytes);
     Body::from_stream(stream::unfold(Some(first), move |state| async move {
         match state {
             Some(bytes) => Some((Ok(bytes), None)),
             None => {
-                // Time for what was written to get through.
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(late).await;
                 match end {
                     Some(kind) => Some((Err(io::Error::from(kind)), None)),
                     None => std::future::pending().await,

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use reqwest::{Client, RequestBuilder};
@@ -21,17 +22,25 @@ const HTPASSWD: &str = "node:$2b$04$lgGEu.D9wLes4X40xv78h.dBa/EuczbGtmLr9t/3ETrh
 /// `docker-registry` under a temporary directory.
 pub(crate) struct Registry {
     process: Child,
-    directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
+    data: Data,
     pub(crate) host: String,
     client: Client,
     scheme: &'static str,
 }
+
+/// Where images lie, and what keeps that from going.
+pub(crate) type Data = (PathBuf, Arc<tempfile::TempDir>);
 
 /// What a registry asks of its clients.
 #[derive(Default)]
 pub(crate) struct Demands {
     pub(crate) password: bool,
     pub(crate) tls: bool,
+    /// The registry's own settings for tokens.
+    pub(crate) token: Option<Value>,
+    /// Where another registry keeps what this one is to have, too.
+    pub(crate) data: Option<Data>,
 }
 
 impl Registry {
@@ -42,7 +51,7 @@ impl Registry {
     pub(crate) async fn demanding(demands: Demands) -> Self {
         // Whichever test is first; the daemon does it in its main.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Arc::new(tempfile::tempdir().unwrap());
         let path = |name: &str| directory.path().join(name).display().to_string();
         // Free now, and nobody else asks for exactly this one.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -57,15 +66,19 @@ impl Registry {
         } else {
             client = client.tls_certs_only([]);
         }
+        let data = demands.data.unwrap_or_else(|| (path("data").into(), directory.clone()));
         let mut config = json!({
             "version": 0.1,
             "log": { "level": "warn" },
-            "storage": { "filesystem": { "rootdirectory": path("data") }, "delete": { "enabled": true } },
+            "storage": { "filesystem": { "rootdirectory": data.0 }, "delete": { "enabled": true } },
             "http": http,
         });
         if demands.password {
             fs::write(path("htpasswd"), HTPASSWD).unwrap();
             config["auth"] = json!({ "htpasswd": { "realm": "test", "path": path("htpasswd") } });
+        }
+        if let Some(token) = demands.token {
+            config["auth"] = json!({ "token": token });
         }
         fs::write(path("config.yml"), config.to_string()).unwrap();
         let mut command = Command::new("docker-registry");
@@ -73,7 +86,7 @@ impl Registry {
         let process = command.spawn().expect("these tests need Debian's package docker-registry");
         let host = format!("localhost:{}", address.port());
         let scheme = if demands.tls { "https" } else { "http" };
-        let started = Self { process, directory, host, client: client.build().unwrap(), scheme };
+        let started = Self { process, directory, data, host, client: client.build().unwrap(), scheme };
         wait_for("the registry to answer", async || started.client.get(started.url("")).send().await.is_ok()).await;
         started
     }
@@ -85,6 +98,11 @@ impl Registry {
     /// Certificate to trust, of a registry with TLS.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.directory.path().join("ca.pem")
+    }
+
+    /// The same images behind other demands: a second registry.
+    pub(crate) async fn again(&self, demands: Demands) -> Self {
+        Self::demanding(Demands { data: Some(self.data.clone()), ..demands }).await
     }
 
     /// Full name of an image there.
@@ -115,6 +133,13 @@ impl Registry {
         let request = self.authorized(self.client.put(url).body(bytes.to_vec()));
         let put = request.header(CONTENT_TYPE, "application/octet-stream").send().await.unwrap();
         assert!(put.status().is_success(), "{}", put.status());
+    }
+
+    /// Takes a blob away again, whatever names it.
+    pub(crate) async fn delete_blob(&self, repository: &str, bytes: &[u8]) {
+        let url = self.url(&format!("{repository}/blobs/{}", Digest::of(bytes)));
+        let gone = self.authorized(self.client.delete(url)).send().await.unwrap();
+        assert!(gone.status().is_success(), "{}", gone.status());
     }
 
     /// Pushes a manifest or index under a tag or digest.
