@@ -138,14 +138,14 @@ fn look(packed: impl Read, packing: Packing, limits: UnpackLimits, before: Used)
 fn look_through(plain: impl Read, limits: UnpackLimits, before: Used) -> Result<Used, Finding> {
     let meter = Meter::new(limits.max_bytes.saturating_sub(before.bytes));
     let mut archive = Archive::new(Metered::new(plain, meter.clone()));
-    let mut used = before;
+    let (mut used, mut climbing) = (before, entry::Climbing::default());
     let unreadable = |error: io::Error| if meter.is_exhausted() { Finding::Bytes } else { Finding::Unreadable(error) };
     let mut entries = archive.entries().map_err(unreadable)?;
     loop {
         meter.allow(MAX_HEADER_BYTES);
         let Some(entry) = entries.next() else { break };
         let mut entry = entry.map_err(unreadable)?;
-        entry::check(&mut entry)?;
+        entry::check(&mut entry, &mut climbing)?;
         used.files += 1;
         used.bytes = used.bytes.saturating_add(entry.size());
         if used.files > limits.max_files {

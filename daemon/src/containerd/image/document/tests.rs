@@ -141,6 +141,14 @@ fn unknown_kinds_of_documents_and_layers_are_refused() {
 }
 
 #[test]
+fn a_document_that_is_an_index_and_a_manifest_is_neither() {
+    let refused = manifest_refusal(|m| m["manifests"] = json!([]));
+    assert!(refused.contains("not both"), "{refused}");
+    let index = json!({ "schemaVersion": 2, "manifests": [], "layers": [] });
+    assert!(parse_index(index.to_string().as_bytes()).unwrap_err().to_string().contains("not both"));
+}
+
+#[test]
 fn what_could_break_a_container_spec_is_refused() {
     assert!(config_refusal(|config| config["config"]["Env"] = json!(["A=\0"])).contains("config.Env"));
     assert!(config_refusal(|config| config["config"]["WorkingDir"] = json!("home")).contains("absolute path"));

@@ -1,5 +1,6 @@
 //! What one entry of a layer may be.
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use tar::{Entry, EntryType};
@@ -13,47 +14,103 @@ const WHITEOUT: &[u8] = b".wh.";
 /// null, zero, full, random, urandom, tty, console and ptmx, by the kernel's
 /// list of devices (Documentation/admin-guide/devices.txt).
 const STANDARD_DEVICES: [(u32, u32); 8] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
+/// Extended headers that hold attributes, of GNU tar and of libarchive.
+const XATTRS: [&[u8]; 2] = [b"SCHILY.xattr.", b"LIBARCHIVE.xattr."];
+/// Attributes in which overlayfs keeps its state.
+const OVERLAYS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+/// Most climbing links of one layer: each is remembered while it is looked
+/// through.
+const MAX_CLIMBING: usize = 4096;
 /// Longest path that an error quotes, in characters.
 const MAX_QUOTED_CHARS: usize = 200;
 
-/// Checks one entry.
+/// Symbolic links of one layer whose relative targets climb above the root.
+///
+/// Real images have such links. Whoever follows one in a container gets to
+/// the image's own root, as `..` of `/` is `/`. That a layer writes through
+/// its own link of this kind is an attack on whoever unpacks it without such
+/// a root, and no builder does it.
+#[derive(Debug, Default)]
+pub(super) struct Climbing(HashSet<Vec<u8>>);
+
+impl Climbing {
+    /// Whether a path leads through one of the links.
+    fn is_above(&self, path: &[u8]) -> bool {
+        !self.0.is_empty() && {
+            let path = normal(path);
+            let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+            ends.into_iter().any(|end| self.0.contains(&path[..end]))
+        }
+    }
+
+    /// Notes a link; false if there are too many to be noted.
+    fn add(&mut self, path: &[u8]) -> bool {
+        self.0.insert(normal(path));
+        self.0.len() <= MAX_CLIMBING
+    }
+
+    /// Another entry takes the place of a link.
+    fn replace(&mut self, path: &[u8]) {
+        if !self.0.is_empty() {
+            self.0.remove(&normal(path));
+        }
+    }
+}
+
+/// The path without `.` and empty parts.
+fn normal(path: &[u8]) -> Vec<u8> {
+    let parts = path.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.collect::<Vec<_>>().join(&b'/')
+}
+
+/// Checks one entry. `climbing` is what earlier entries of the layer left.
 ///
 /// # Errors
 /// [`Finding::Entry`], with what is wrong.
-pub(super) fn check<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), Finding> {
+pub(super) fn check<R: Read>(entry: &mut Entry<'_, R>, climbing: &mut Climbing) -> Result<(), Finding> {
     let path = entry.path_bytes().into_owned();
-    let kind = entry.header().entry_type();
-    let refuse = |problem| {
-        let path = String::from_utf8_lossy(&path).chars().take(MAX_QUOTED_CHARS).collect();
-        Err(Finding::Entry { path, problem })
-    };
-    if kind.is_pax_global_extensions() {
+    if entry.header().entry_type().is_pax_global_extensions() {
         return Ok(());
     }
-    if let Some(problem) = path_problem(&path) {
-        return refuse(problem);
+    match problem(entry, &path, climbing) {
+        None => Ok(()),
+        Some(problem) => {
+            let path = String::from_utf8_lossy(&path).chars().take(MAX_QUOTED_CHARS).collect();
+            Err(Finding::Entry { path, problem })
+        }
     }
-    if has_unknown_sparse(entry) {
-        return refuse("is a sparse file of a form that is not accepted: pack the layer without --sparse");
+}
+
+fn problem<R: Read>(entry: &mut Entry<'_, R>, path: &[u8], climbing: &mut Climbing) -> Option<&'static str> {
+    let kind = entry.header().entry_type();
+    if let Some(problem) = path_problem(path).or_else(|| extension_problem(entry)) {
+        return Some(problem);
     }
+    let through = "leads through a symbolic link that climbs above the image's root";
+    if climbing.is_above(path) {
+        return Some(through);
+    }
+    climbing.replace(path);
     let link = entry.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
     match kind {
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse | EntryType::Directory | EntryType::Fifo => {
-            Ok(())
+            None
         }
-        EntryType::Link => match path_problem(&link) {
-            Some(_) => refuse("is a hard link to a path outside the image"),
-            None => Ok(()),
-        },
-        EntryType::Symlink if climbs_out(&path, &link) => refuse("is a symbolic link that leads out of the image"),
-        EntryType::Symlink => Ok(()),
+        EntryType::Link if path_problem(&link).is_some() => Some("is a hard link to a path outside the image"),
+        EntryType::Link if climbing.is_above(&link) => Some(through),
+        EntryType::Link => None,
+        EntryType::Symlink if link.len() > MAX_PATH_LEN => Some("is a link of more than 4096 bytes"),
+        EntryType::Symlink if climbs_out(path, &link) && !climbing.add(path) => {
+            Some("is one of more than 4096 symbolic links that climb above the image's root")
+        }
+        EntryType::Symlink => None,
         // overlayfs' own form of a whiteout.
-        EntryType::Char if device(entry) == (0, 0) => Ok(()),
+        EntryType::Char if device(entry) == (0, 0) => None,
         // Debian's own root file systems come with these; a container has a
         // /dev of its own above them.
-        EntryType::Char if is_below_dev(&path) && STANDARD_DEVICES.contains(&device(entry)) => Ok(()),
-        EntryType::Char | EntryType::Block => refuse("is a device: sandboxes get theirs from the node"),
-        _ => refuse("is of a kind that layers do not have"),
+        EntryType::Char if is_below_dev(path) && STANDARD_DEVICES.contains(&device(entry)) => None,
+        EntryType::Char | EntryType::Block => Some("is a device: sandboxes get theirs from the node"),
+        _ => Some("is of a kind that layers do not have"),
     }
 }
 
@@ -72,8 +129,8 @@ fn path_problem(path: &[u8]) -> Option<&'static str> {
     removed.is_some_and(|removed| matches!(removed, b"" | b"." | b"..")).then_some("removes no name")
 }
 
-/// Whether a link's relative target climbs above the root. Absolute ones are
-/// resolved inside the image by whoever follows them.
+/// Whether a link's relative target climbs above the root, by its text alone.
+/// Absolute ones are resolved inside the image by whoever follows them.
 fn climbs_out(path: &[u8], target: &[u8]) -> bool {
     if target.starts_with(b"/") {
         return false;
@@ -107,12 +164,21 @@ fn is_below_dev(path: &[u8]) -> bool {
     path.strip_prefix(b"dev/").is_some_and(|name| !name.is_empty() && !name.contains(&b'/'))
 }
 
-/// The tar library does not know the newer forms of sparse files, whose real
-/// size stands in extended headers only.
-fn has_unknown_sparse<R: Read>(entry: &mut Entry<'_, R>) -> bool {
-    let Ok(Some(extensions)) = entry.pax_extensions() else { return false };
-    extensions.into_iter().any(|extension| match extension {
-        Ok(extension) => extension.key_bytes().starts_with(b"GNU.sparse."),
-        Err(_) => true,
-    })
+/// What extended headers may not say. The tar library does not know the newer
+/// forms of sparse files, whose real size stands there only. overlayfs takes
+/// its attributes for its own word: they could redirect a directory, or show
+/// what another layer removed.
+fn extension_problem<R: Read>(entry: &mut Entry<'_, R>) -> Option<&'static str> {
+    for extension in entry.pax_extensions().ok()?? {
+        let Ok(extension) = extension else { return Some("has an extended header that cannot be read") };
+        let key = extension.key_bytes();
+        if key.starts_with(b"GNU.sparse.") {
+            return Some("is a sparse file of a form that is not accepted: pack the layer without --sparse");
+        }
+        let attribute = XATTRS.iter().find_map(|prefix| key.strip_prefix(*prefix)).unwrap_or_default();
+        if OVERLAYS.iter().any(|prefix| attribute.starts_with(prefix)) {
+            return Some("has an attribute that only overlayfs may set");
+        }
+    }
+    None
 }

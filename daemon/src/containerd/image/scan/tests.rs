@@ -45,7 +45,47 @@ fn paths_and_links_that_leave_the_image_are_refused() {
     assert!(problem(EntryType::Regular, "a/.wh...", "").contains("removes no name"));
     assert!(problem(EntryType::Link, "a", "/etc/shadow").contains("hard link"));
     assert!(problem(EntryType::Link, "a", "../../etc/shadow").contains("hard link"));
-    assert!(problem(EntryType::Symlink, "a/b", "../../etc").contains("symbolic link"));
+}
+
+/// Looks through a tar of several entries.
+fn looked(entries: &[(EntryType, &str, &str)]) -> Result<Used, Finding> {
+    let mut bytes = Vec::new();
+    for (kind, path, link) in entries {
+        let one = tar(*kind, path, link);
+        bytes.extend_from_slice(&one[..one.len() - 1024]);
+    }
+    bytes.extend_from_slice(&[0; 1024]);
+    found(&bytes)
+}
+
+#[test]
+fn links_that_climb_above_the_root_are_accepted_and_not_written_through() {
+    use EntryType::{Directory, Link, Regular, Symlink};
+    let climbing = (Symlink, "run/x", "../../../etc");
+    assert!(looked(&[climbing, (Regular, "run/xy", ""), (Regular, "run/y/x", "")]).is_ok());
+    for write in [(Regular, "run/x/passwd", ""), (Regular, "./run//x/./a", ""), (Link, "copy", "run/x/shadow")] {
+        let refused = looked(&[climbing, write]);
+        let is_told = matches!(refused, Err(Finding::Entry { problem, .. }) if problem.contains("leads through"));
+        assert!(is_told, "{write:?}: {refused:?}");
+    }
+    // A link that stays inside may be written through, and one that was
+    // replaced is none any more.
+    assert!(looked(&[(Symlink, "bin", "usr/bin"), (Regular, "bin/sh", "")]).is_ok());
+    assert!(looked(&[climbing, (Directory, "run/x/", ""), (Regular, "run/x/a", "")]).is_ok());
+}
+
+#[test]
+fn not_more_climbing_links_than_can_be_remembered() {
+    let names: Vec<String> = (0..5000).map(|n| format!("l{n}")).collect();
+    let entries: Vec<_> = names.iter().map(|name| (EntryType::Symlink, name.as_str(), "../x")).collect();
+    let many = UnpackLimits { max_files: 1 << 20, max_bytes: 1 << 30, ..LIMITS };
+    let mut bytes: Vec<u8> = Vec::new();
+    for (kind, path, link) in &entries {
+        let one = tar(*kind, path, link);
+        bytes.extend_from_slice(&one[..one.len() - 1024]);
+    }
+    let refused = look(&*bytes, Packing::Plain, many, Used::default());
+    assert!(matches!(refused, Err(Finding::Entry { problem, .. }) if problem.contains("4096")), "{refused:?}");
 }
 
 /// Looks at a layer with one device.
