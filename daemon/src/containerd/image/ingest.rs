@@ -1,8 +1,12 @@
 //! One image from a source into containerd.
 //!
 //! ```text
-//! lease → layer blobs → configuration → manifest → snapshots → image record
+//! lease → layer blobs ──► configuration → manifest → image record
+//!           └► snapshots ─┘
 //! ```
+//!
+//! A layer is unpacked as soon as it and those below it are there, while the
+//! ones above still come.
 //!
 //! Everything is held by the lease until the image record refers to it. The
 //! record is written last, so that an image that is listed is whole: a crash
@@ -11,13 +15,16 @@
 mod locks;
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use roost_proto::model::LayerState;
+use tokio::sync::watch;
 
 pub(super) use self::locks::BlobLocks;
+use super::digest::Digest;
 use super::document::{Document, Documents, Layer};
 use super::error::{ImageError, LayerError};
 use super::progress::{Progress, Step};
@@ -76,9 +83,8 @@ pub(super) async fn ingest<S: Source>(
     };
     let ingest = Ingest { target, lease: &lease, progress, documents };
     let result = async {
-        ingest.write_layers(source).await?;
+        ingest.bring_layers(source).await?;
         ingest.write_documents().await?;
-        ingest.unpack().await?;
         ingest.label().await?;
         publish(source.found()).await
     }
@@ -94,6 +100,9 @@ pub(super) async fn ingest<S: Source>(
     result
 }
 
+/// Layers that are not yet in containerd, with their sizes in bytes.
+type Waiting = HashMap<Digest, u64>;
+
 struct Ingest<'a> {
     target: &'a Target,
     lease: &'a GcLease,
@@ -102,14 +111,49 @@ struct Ingest<'a> {
 }
 
 impl Ingest<'_> {
-    /// Writes every layer once, as many at a time as the source likes.
-    async fn write_layers<S: Source>(&self, source: &S) -> Result<(), ImageError> {
+    /// Writes and unpacks the layers.
+    async fn bring_layers<S: Source>(&self, source: &S) -> Result<(), ImageError> {
         let layers = distinct(&self.documents.layers);
         let step = if source.is_resumable() { Step::Download } else { Step::Verify };
         self.progress.begin(step, layers.iter().map(|(_, layer)| layer.blob.size_bytes).sum());
         self.progress.layers(layers.iter().map(|(_, layer)| layer));
-        let writes = layers.into_iter().map(|(name, layer)| self.write_layer(source, name, layer));
-        stream::iter(writes).buffer_unordered(source.layers_at_once()).try_collect().await
+        let waiting: HashMap<_, _> = layers.iter().map(|(_, l)| (l.blob.digest, l.blob.size_bytes)).collect();
+        let (waiting_tx, waiting_rx) = watch::channel(waiting);
+        let mut writing = pin!(self.write_layers(source, layers, waiting_tx));
+        let mut unpacking = pin!(self.unpack(waiting_rx));
+        let written = tokio::select! {
+            // Only borrowed: the unpacking goes on below.
+            written = &mut writing => written,
+            // Before the last layer is there it ends only by an error. What
+            // the dropped half has written ends with the lease, or is gone
+            // on from.
+            unpacked = &mut unpacking => return unpacked,
+        };
+        // After a failure, too, what is being unpacked comes to its end: no
+        // snapshot is taken away while containerd writes into it.
+        let unpacked = unpacking.await;
+        written.and(unpacked)
+    }
+
+    /// Writes every layer once, as many at a time as the source likes, and
+    /// takes each out of those that are waited for.
+    async fn write_layers<S: Source>(
+        &self,
+        source: &S,
+        layers: Vec<(String, Layer)>,
+        waiting_tx: watch::Sender<Waiting>,
+    ) -> Result<(), ImageError> {
+        let writes = layers.into_iter().map(|(name, layer)| {
+            let waiting_tx = &waiting_tx;
+            async move {
+                self.write_layer(source, name, layer).await?;
+                waiting_tx.send_modify(|waiting| waiting.retain(|digest, _| *digest != layer.blob.digest));
+                Ok::<_, ImageError>(())
+            }
+        });
+        stream::iter(writes).buffer_unordered(source.layers_at_once()).try_collect::<()>().await?;
+        self.progress.begin_unpack(self.documents.layers.iter().map(|layer| layer.blob.size_bytes).sum());
+        Ok(())
     }
 
     /// Writes one layer; again from elsewhere, if its bytes are wrong and the
@@ -168,9 +212,9 @@ impl Ingest<'_> {
         content::write(&self.target.client, self.lease.id(), &content, stream, |_| ()).await
     }
 
-    async fn unpack(&self) -> Result<(), ImageError> {
-        let layers = &self.documents.layers;
-        self.progress.begin(Step::Unpack, layers.iter().map(|layer| layer.blob.size_bytes).sum());
+    /// Unpacks the layers from the lowest on, each when it is there; stops
+    /// when no more come.
+    async fn unpack(&self, mut waiting_rx: watch::Receiver<Waiting>) -> Result<(), ImageError> {
         let unpacker = Unpacker {
             client: &self.target.client,
             snapshotter: &self.target.snapshotter,
@@ -179,12 +223,16 @@ impl Ingest<'_> {
         };
         let mut parent = None;
         let mut used = Used::default();
-        for (n, layer) in layers.iter().enumerate() {
+        for (n, layer) in self.documents.layers.iter().enumerate() {
+            let coming_bytes = match waiting_rx.wait_for(|waiting| !waiting.contains_key(&layer.blob.digest)).await {
+                Ok(waiting) => waiting.values().sum(),
+                Err(_) => return Ok(()),
+            };
             self.progress.layer_state(&layer.blob.digest, LayerState::Unpacking);
-            used = unpacker.unpack(layer, parent, &layer_name(n, layer), used).await?;
+            used = unpacker.unpack(layer, parent, &layer_name(n, layer), used, coming_bytes).await?;
             parent = Some(layer.chain_id);
             self.progress.layer_state(&layer.blob.digest, LayerState::Done);
-            self.progress.add(layer.blob.size_bytes);
+            self.progress.unpacked(layer.blob.size_bytes);
         }
         Ok(())
     }

@@ -48,6 +48,9 @@ pub struct Position {
     pub layers: Vec<LayerProgress>,
     /// Host that is asked; empty for archives.
     pub source: String,
+    /// Packed bytes of the layers that are unpacked: the first ones are while
+    /// others still come.
+    pub unpacked_bytes: u64,
 }
 
 /// The end that an import reports to. Only the latest position is kept, so a
@@ -70,7 +73,14 @@ impl Progress {
     }
 
     fn at(step: Step) -> (Self, watch::Receiver<Position>) {
-        let start = Position { step, done_bytes: 0, total_bytes: 0, layers: Vec::new(), source: String::new() };
+        let start = Position {
+            step,
+            done_bytes: 0,
+            total_bytes: 0,
+            layers: Vec::new(),
+            source: String::new(),
+            unpacked_bytes: 0,
+        };
         let (position_tx, position_rx) = watch::channel(start);
         (Self(position_tx), position_rx)
     }
@@ -91,6 +101,22 @@ impl Progress {
     /// Counts bytes of the present step as done.
     pub(super) fn add(&self, bytes: u64) {
         self.0.send_modify(|position| position.done_bytes = position.done_bytes.saturating_add(bytes));
+    }
+
+    /// Begins the step in which layers are only unpacked.
+    pub(super) fn begin_unpack(&self, total_bytes: u64) {
+        self.begin(Step::Unpack, total_bytes);
+        self.0.send_modify(|position| position.done_bytes = position.unpacked_bytes);
+    }
+
+    /// Counts packed bytes of a layer as unpacked.
+    pub(super) fn unpacked(&self, bytes: u64) {
+        self.0.send_modify(|position| {
+            position.unpacked_bytes = position.unpacked_bytes.saturating_add(bytes);
+            if position.step == Step::Unpack {
+                position.done_bytes = position.unpacked_bytes;
+            }
+        });
     }
 
     /// Names the host that is asked.

@@ -40,7 +40,8 @@ pub(super) struct Unpacker<'a> {
 impl Unpacker<'_> {
     /// Makes the snapshot of one layer on those below it; at once if it is
     /// there, also when another import makes it at the same time. `used` is
-    /// what the layers below hold; returns it with this one.
+    /// what the layers below hold; returns it with this one. `coming_bytes`
+    /// are to fit onto the disk as well.
     ///
     /// # Errors
     /// The layer is damaged or refused, or containerd fails.
@@ -50,6 +51,7 @@ impl Unpacker<'_> {
         parent: Option<Digest>,
         name: &str,
         used: Used,
+        coming_bytes: u64,
     ) -> Result<Used, ImageError> {
         let chain_id = layer.chain_id.to_string();
         // First hold, then look: it cannot be collected in between.
@@ -58,7 +60,7 @@ impl Unpacker<'_> {
             return Ok(used);
         }
         let with_layer = scan(self.client, layer, name, self.limits, used).await?;
-        self.require_space(with_layer.bytes - used.bytes, name).await?;
+        self.require_space((with_layer.bytes - used.bytes).saturating_add(coming_bytes), name).await?;
         let key = format!("{}-{chain_id}", self.lease.id());
         let mounts = self.prepare(&key, parent).await?;
         let result = self.fill(&key, layer, mounts, name).await;
@@ -79,7 +81,19 @@ impl Unpacker<'_> {
         Err(LayerError::NoSpace { layer: name.to_owned() }.into())
     }
 
+    /// Makes a snapshot to unpack into, in place of what a pull that was ended
+    /// in the middle left under the same lease.
     async fn prepare(&self, key: &str, parent: Option<Digest>) -> Result<Vec<Mount>, Error> {
+        match self.try_prepare(key, parent).await {
+            Err(error) if error.is_already_exists() => {
+                self.remove(key).await?;
+                self.try_prepare(key, parent).await
+            }
+            result => result,
+        }
+    }
+
+    async fn try_prepare(&self, key: &str, parent: Option<Digest>) -> Result<Vec<Mount>, Error> {
         let message = PrepareSnapshotRequest {
             snapshotter: self.snapshotter.to_owned(),
             key: key.to_owned(),
