@@ -102,6 +102,11 @@ impl Puller {
         self.inner.arrivals.subscribe()
     }
 
+    /// Every secret that registries or proxies are told: never to be shown.
+    pub async fn secrets(&self) -> Vec<String> {
+        self.inner.registries.secrets().await
+    }
+
     /// Whether a start has to wait for a pull by this policy. A name without
     /// a registry is never pulled.
     ///

@@ -18,6 +18,10 @@ const SHORT_IN_ENVIRONMENT: &str = "hunter2";
 const IN_ARGUMENT: &str = "planted-argument-4711";
 const IN_URL: &str = "planted-url-password";
 const IN_TOKEN: &str = "sk-planted0123456789abcdef";
+/// Too short to be looked for anywhere, were it not known as a password.
+const OF_REGISTRY: &str = "horse7";
+/// What replaced it while the daemon ran.
+const OF_REGISTRY_LATER: &str = "zebra-9";
 
 /// The files of a bundle by their path below its one directory.
 fn unpack(path: &Path) -> Result<BTreeMap<String, String>> {
@@ -46,15 +50,30 @@ fn apply_template(system: &System) -> Result<()> {
     system.roost(&["template", "apply", "-f", &path.display().to_string()])?.success()
 }
 
+fn write_credentials(path: &Path, password: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, format!("[registry.\"localhost:9\"]\nusername = \"node\"\npassword = \"{password}\"\n"))?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?)
+}
+
 #[tokio::test]
 async fn a_bundle_of_central_and_node_holds_much_and_no_secret() -> Result<()> {
-    let system = System::start().await?;
+    let mut system = System::start().await?;
+    let credentials = system.node.root.join("registries.toml");
+    write_credentials(&credentials, OF_REGISTRY)?;
+    system.node.configure(&format!("[images]\ncredentials_file = {credentials:?}\nattempts = 1\n"));
+    system.node.kill_daemon();
+    system.node.restart().await?;
     apply_template(&system)?;
     system.roost(&["sandbox", "create", "secretive", "--name", "one", "--wait"])?.success()?;
     // A log filter is logged as it was given: a way into the log for a text.
     let socket = system.node.root.join("roostd.sock").display().to_string();
-    let filter = format!("info,{IN_ENVIRONMENT}=debug");
+    let filter = format!("info,{IN_ENVIRONMENT}=debug,{OF_REGISTRY}=debug,{OF_REGISTRY_LATER}=debug");
     system.roost(&["debug", "log-level", "--node-socket", &socket, &filter])?.success()?;
+    // A pull reads the credentials, though nobody answers it.
+    let pulled = system.roost(&["image", "pull", "localhost:9/app", "--node-socket", &socket])?;
+    assert_ne!(pulled.code, 0);
+    write_credentials(&credentials, OF_REGISTRY_LATER)?;
 
     let node = system.roost(&["node", "ls", "-o", "name"])?.stdout.trim().to_owned();
     let out = system.node.root.join("bundle.tar.zst");
@@ -90,6 +109,7 @@ async fn a_bundle_of_central_and_node_holds_much_and_no_secret() -> Result<()> {
     let identity: Value = serde_json::from_slice(&std::fs::read(system.node.state().join("identity/identity.json"))?)?;
     let mut secrets =
         vec![IN_ENVIRONMENT, SHORT_IN_ENVIRONMENT, IN_ARGUMENT, IN_URL, IN_TOKEN, admin.trim(), join.trim()];
+    secrets.extend([OF_REGISTRY, OF_REGISTRY_LATER]);
     secrets.extend(join.trim().split_once('.').map(|(secret, _)| secret));
     let keys: Vec<&str> = identity.as_object().into_iter().flatten().filter_map(|(_, value)| value.as_str()).collect();
     let key_lines =

@@ -1,8 +1,8 @@
 //! The node's part of a support bundle.
 //!
 //! Secrets are taken out here, where they are known: environments and
-//! arguments by their types, their values and the join token wherever they
-//! occur, and what looks like a secret. See [`roost_proto::support`].
+//! arguments by their types, their values, the join token and the credentials of
+//! registries wherever they occur, and what looks like a secret. See [`roost_proto::support`].
 
 use std::collections::BTreeMap;
 
@@ -44,10 +44,11 @@ const HOST_FILES: [&str; 14] = [
 const NETWORK_FILES: [&str; 5] =
     ["/proc/net/dev", "/proc/net/route", "/proc/net/if_inet6", "/proc/net/sockstat", "/proc/net/snmp"];
 /// What is never in a bundle, and where it is.
-const NEVER: [(&str, &str); 6] = [
+const NEVER: [(&str, &str); 7] = [
     ("values of environment variables", "they often are secrets; `roost sandbox get -o json` shows them"),
     ("arguments of commands", "they may be secrets; `roost sandbox get -o json` shows them"),
     ("join token, private key and certificate of the node", "secrets; they lie in <root>/identity"),
+    ("credentials of registries and proxies", "secrets; they lie in images.credentials_file"),
     ("output of sandboxes", "it is the users' own; `roost sandbox logs` shows it"),
     ("screens and files of sandboxes", "they are the users' own"),
     ("specs of containers", "they carry environments; `ctr container info` shows them"),
@@ -70,7 +71,7 @@ impl Support {
         Self { inside, metrics, tasks, turn: Mutex::new(()) }
     }
 
-    /// Everything that is known to be secret: looked for in every text.
+    /// What may be secret: looked for in every text.
     fn secrets(&self) -> Vec<String> {
         let views = self.inside.manager.changed_since(0);
         let mut secrets: Vec<String> = views.iter().flat_map(|view| view.desired.spec.env.values().cloned()).collect();
@@ -158,7 +159,8 @@ impl SupportSource for Support {
 
     async fn collect(&self, log_lines: Option<usize>) -> Vec<SupportPart> {
         let _turn = self.turn.lock().await;
-        let redactor = match Redactor::new(self.secrets()) {
+        let passwords = self.inside.node.puller.secrets().await;
+        let redactor = match Redactor::with_passwords(self.secrets(), passwords) {
             Ok(redactor) => redactor,
             // Without it nothing may leave.
             Err(error) => {

@@ -21,6 +21,9 @@ pub const REDACTED: &str = "[redacted]";
 /// such as `1` or `true`, are words of their own. They are still removed where
 /// a type knows them.
 const MIN_KNOWN_BYTES: usize = 8;
+/// The same for values that are passwords and nothing else. What is shorter
+/// still would tear every text to pieces, and keeps nobody out.
+const MIN_PASSWORD_BYTES: usize = 4;
 
 /// Why a redactor cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -87,14 +90,27 @@ impl Redactor {
     /// # Errors
     /// See [`RedactError`].
     pub fn new(known: impl IntoIterator<Item = String>) -> Result<Self, RedactError> {
+        Self::with_passwords(known, [])
+    }
+
+    /// The same with values that are passwords for sure: these are looked for
+    /// from four bytes on, others from eight.
+    ///
+    /// # Errors
+    /// See [`RedactError`].
+    pub fn with_passwords(
+        known: impl IntoIterator<Item = String>,
+        passwords: impl IntoIterator<Item = String>,
+    ) -> Result<Self, RedactError> {
+        let known = known.into_iter().filter(|value| value.len() >= MIN_KNOWN_BYTES);
+        let passwords = passwords.into_iter().filter(|value| value.len() >= MIN_PASSWORD_BYTES);
         let mut all = BTreeSet::new();
-        for value in known {
+        for value in known.chain(passwords) {
             // As JSON writes it inside a string, too.
             let encoded = Value::String(value.clone()).to_string();
             all.insert(encoded[1..encoded.len() - 1].to_owned());
             all.insert(value);
         }
-        all.retain(|value| value.len() >= MIN_KNOWN_BYTES);
         let build = || AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&all);
         let known = if all.is_empty() { None } else { Some(build().map_err(RedactError::Known)?) };
         let shapes = SHAPES.iter().map(|shape| Regex::new(shape)).collect::<Result<_, _>>();

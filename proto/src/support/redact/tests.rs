@@ -96,3 +96,11 @@ fn a_spec_keeps_names_and_program_only() {
     assert_eq!(redacted.env.keys().collect::<Vec<_>>(), ["API", "MODE"]);
     assert!(redacted.env.values().all(|value| value == REDACTED));
 }
+
+#[test]
+fn passwords_are_looked_for_even_when_they_are_short() {
+    let short = || ["hunt".to_owned(), "abc".to_owned()];
+    let redactor = Redactor::with_passwords([], short()).unwrap();
+    assert_eq!(redactor.text("he said hunt and abc"), format!("he said {REDACTED} and abc"));
+    assert_eq!(Redactor::new(short()).unwrap().text("he said hunt"), "he said hunt");
+}
