@@ -18,7 +18,7 @@ mod token;
 pub use build::{App, Ends, StartError};
 pub use context::{Central, Scope, default_tenant};
 pub use error::{Conflict, Noun, RequestError};
-pub use image::{ImportEvent, PullEvent, PullImages};
+pub use image::{ImportEvent, PruneImages, Pruned, PullEvent, PullImages};
 pub use sandbox::{Create, ListSandboxes, Update};
 pub use seed::SeedError;
 pub use streams::ExecRequest;

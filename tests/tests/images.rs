@@ -158,3 +158,43 @@ async fn pruning_and_collection_take_only_what_nobody_uses_or_pinned() -> Result
     assert_eq!(sorted(names(&node).await?), left);
     node.clear().await
 }
+
+/// The `roost` command at the socket of a node: whether it succeeded, and what
+/// it said.
+fn roost(node: &TestNode, verb: &str, args: &[&str]) -> Result<(bool, String)> {
+    let socket = node.root.join("roostd.sock").display().to_string();
+    let mut command = std::process::Command::new(roost_tests::node::binary("roost")?);
+    let output = command.args(["image", verb, "--node-socket", &socket]).args(args).output()?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8(said)?))
+}
+
+#[tokio::test]
+async fn without_central_the_command_imports_lists_prunes_and_removes_at_the_socket() -> Result<()> {
+    let registry = Registry::start().await?;
+    registry.push("app", "1", &workload("A=1")?).await?;
+    let node = node_of(&registry, "").await?;
+    let image = format!("{}/app:1", registry.host);
+    pull(&node, &image, false).await?;
+    let archive = node.root.join("app.tar").display().to_string();
+    let run = |verb: &str, args: &[&str]| roost(&node, verb, args);
+    assert!(run("export", &[&image, "-o", &archive])?.0);
+
+    let (ok, said) = run("import", &[&archive, "--reference", "my/copy:1"])?;
+    assert!(ok && said.contains("my/copy:1 imported on this node"), "{said}");
+    assert!(names(&node).await?.contains(&"my/copy:1".to_owned()));
+    let bytes = std::fs::read(&archive)?;
+    std::fs::write(&archive, &bytes[..bytes.len() / 2])?;
+    let (ok, said) = run("import", &[&archive, "--reference", "my/half:1"])?;
+    assert!(!ok && said.contains("cut off"), "{said}");
+    assert!(!names(&node).await?.contains(&"my/half:1".to_owned()));
+
+    let (ok, said) = run("prune", &["--dry-run"])?;
+    assert!(ok && said.contains("my/copy:1") && said.contains("dry run"), "{said}");
+    let (ok, said) = run("rm", &["my/copy:1"])?;
+    assert!(ok && said.contains("my/copy:1 removed from this node"), "{said}");
+    assert!(!names(&node).await?.contains(&"my/copy:1".to_owned()));
+    let (ok, said) = run("rm", &["my/copy:1"])?;
+    assert!(!ok && said.contains("is not on this node"), "{said}");
+    node.clear().await
+}

@@ -1,6 +1,7 @@
 //! Images: `/images` and `/nodes/{node}/images`.
 
 pub(super) mod manage;
+pub(super) mod prune;
 pub(super) mod pull;
 
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,9 @@ use super::problem::ApiError;
 use crate::app::{ImportEvent, Noun, RequestError};
 use crate::changes::lock;
 use crate::store::ImageOnNodes;
+
+/// Longest list of nodes: those of a large fleet are meant by leaving it out.
+const MAX_NODES: usize = 1000;
 
 /// An image and the nodes that hold it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]

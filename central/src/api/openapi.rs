@@ -25,7 +25,7 @@ use super::{exec, image, node, orphan, profile, sandbox, stream, support, templa
         orphan::list, orphan::adopt, orphan::remove,
         support::doctor, support::starts, support::node, support::central,
         image::list, image::import, image::remove, image::pull::pull,
-        image::manage::list, image::manage::pin, image::manage::prune, image::manage::export,
+        image::prune::prune, image::manage::list, image::manage::pin, image::manage::export,
         token::list, token::create, token::delete,
         template::list, template::get, template::put, template::delete,
         profile::list, profile::get, profile::put, profile::delete,

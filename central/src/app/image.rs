@@ -3,6 +3,7 @@
 mod manage;
 mod pull;
 
+pub use manage::{PruneImages, Pruned};
 pub use pull::{PullEvent, PullImages};
 
 use std::time::Duration;

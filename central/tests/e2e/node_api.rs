@@ -168,6 +168,9 @@ impl NodeApi for FakeNode {
 
     async fn prune_images(&self, request: Request<PruneImagesRequest>) -> Answer<PruneImagesResponse> {
         let PruneImagesRequest { dry_run, unused_for_ms } = request.into_inner();
+        if unused_for_ms == 77_000 {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
         let image = Image {
             reference: "old/app:1".into(),
             digest: "sha256:3".into(),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Answer, Central};
+use crate::harness::{Answer, Central, PLAIN};
 use crate::node::Node;
 
 async fn with_node() -> (Central, Node, String) {
@@ -67,9 +67,14 @@ async fn pins_pruning_lists_and_archives_come_from_the_node() {
     let pin = r#"{"reference":"roost/desktop","pinned":true}"#;
     let pinned = central.put(&format!("/nodes/{id}/images/pin"), pin).await.json();
     assert_eq!((&pinned["pinned"], &pinned["in_use_by"]), (&true.into(), &4.into()));
-    let prune = r#"{"unused_for_s":3,"dry_run":false}"#;
-    let pruned = central.post(&format!("/nodes/{id}/images/prune"), prune).await.json();
+    let answer = central.post("/images/prune", r#"{"unused_for_s":3,"dry_run":false,"nodes":["n1"]}"#).await;
+    assert_eq!(answer.header("content-type"), "text/event-stream");
+    let pruned = events(&answer);
+    assert_eq!((pruned.len(), pruned[0].0.as_str(), &pruned[0].1["name"]), (1, "done", &"n1".into()));
+    let pruned = &pruned[0].1;
     assert_eq!((&pruned["freed_bytes"], &pruned["removed"][0]["last_used_at_unix_ms"]), (&99.into(), &3000.into()));
+    let unknown = central.post("/images/prune", r#"{"nodes":["nobody"]}"#).await;
+    unknown.assert_problem(404, "node-not-found");
     let archive = central.get(&format!("/nodes/{id}/images/export?reference=a/b:1")).await;
     assert_eq!((archive.header("content-type"), archive.text().as_str()), ("application/x-tar", "a/b:1end"));
 }
@@ -83,4 +88,15 @@ async fn a_sandbox_whose_image_has_a_registry_is_placed_where_the_image_is_not_y
     let never = r#"{"name":"never","image":"registry.example/app:1","profile":"small","pull_policy":"never"}"#;
     assert!(central.put("/templates/never", never).await.status.is_success());
     central.post("/sandboxes", r#"{"template":"never"}"#).await.assert_problem(409, "image-not-found");
+}
+
+#[tokio::test]
+async fn a_pruning_may_last_longer_than_any_other_request() {
+    let central = Central::start_with(&PLAIN.replace("[api]", "[api]\nrequest_timeout_ms = 300")).await;
+    let (_node, session) = Node::ready(&central, "n1", 4).await;
+    tokio::spawn(session.serve_tunnels());
+    // The node takes so long for images that nobody used for so long.
+    let answer = central.post("/images/prune", r#"{"unused_for_s":77}"#).await;
+    let events = events(&answer);
+    assert_eq!(events[0].0, "done", "{events:?}");
 }

@@ -23,7 +23,7 @@ mod watch;
 pub(crate) use call::Call;
 pub(crate) use catalog::Manifest;
 pub(crate) use error::ClientError;
-pub(crate) use images::{HeldImage, ImportEvent, Pruned, Pull, PullEvent, PullLine, Upload};
+pub(crate) use images::{HeldImage, ImportEvent, Prune, PruneLine, Pruned, Pull, PullEvent, PullLine, Upload};
 pub(crate) use nodes::JoinTokenInfo;
 pub(crate) use sandboxes::{Filter, LogQuery, Verb};
 pub(crate) use socket::Socket;

@@ -1,6 +1,4 @@
-//! Images of one node: details, pins, pruning, export.
-
-use std::time::Duration;
+//! Images of one node: details, pins, export.
 
 use axum::Json;
 use axum::body::Body as HttpBody;
@@ -8,7 +6,7 @@ use axum::extract::Path;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use roost_proto::model::{ImageInfo, ImageRef, Page, Problem};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::api::extract::{Body, Caller, Query, named};
 use crate::api::page::{self, PageQuery};
@@ -48,41 +46,6 @@ pub(in crate::api) async fn pin(
     Body(body): Body<PinRequest>,
 ) -> Result<Json<ImageInfo>, ApiError> {
     Ok(Json(scope.pin_image(&named(Noun::Node, &id)?, &body.reference, body.pinned).await?))
-}
-
-/// The body of `POST /api/v1/nodes/{node}/images/prune`.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(in crate::api) struct PruneRequest {
-    /// Only images whose last use is at least this long ago, in seconds.
-    #[serde(default)]
-    unused_for_s: u64,
-    /// Only tell what would go.
-    #[serde(default)]
-    dry_run: bool,
-}
-
-/// What went, or would go.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(in crate::api) struct Pruned {
-    /// The images.
-    removed: Vec<ImageInfo>,
-    /// Growth of the free space of the node's disk, in bytes.
-    freed_bytes: u64,
-}
-
-/// Removes images that nothing uses and nobody pinned from a node.
-#[utoipa::path(post, path = "/api/v1/nodes/{node}/images/prune", tag = "images", request_body = PruneRequest,
-    params(("node" = String, Path, description = "Id")),
-    responses((status = 200, description = "What went", body = Pruned), (status = "default", body = Problem, description = "Refused")))]
-pub(in crate::api) async fn prune(
-    Caller(scope): Caller,
-    Path(id): Path<String>,
-    Body(body): Body<PruneRequest>,
-) -> Result<Json<Pruned>, ApiError> {
-    let unused_for = Duration::from_secs(body.unused_for_s);
-    let (removed, freed_bytes) = scope.prune_images(&named(Noun::Node, &id)?, unused_for, body.dry_run).await?;
-    Ok(Json(Pruned { removed, freed_bytes }))
 }
 
 /// Which image.

@@ -8,12 +8,10 @@ use roost_proto::model::{ImageRef, Node, Problem, PullPolicy};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::MAX_NODES;
 use crate::api::extract::{Body, Caller};
 use crate::api::problem::ApiError;
 use crate::app::{PullEvent, PullImages};
-
-/// Longest list of nodes: those of a large fleet are meant by leaving it out.
-const MAX_NODES: usize = 1000;
 
 /// The body of `POST /api/v1/images/pull`.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]

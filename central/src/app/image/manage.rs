@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use roost_proto::convert::{InvalidMessage, require};
 use roost_proto::id::NodeId;
-use roost_proto::model::{ImageInfo, ImageRef};
+use roost_proto::model::{ImageInfo, ImageRef, Node};
 use roost_proto::node::{ExportImageRequest, ListImagesRequest, PinImageRequest, PruneImagesRequest};
 use tonic::Status;
 
@@ -18,6 +19,29 @@ use crate::app::{RequestError, Scope};
 const LIST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Deleting dozens of large images takes minutes on a slow disk.
 const PRUNE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Nodes that prune at the same time: each costs a call that waits.
+const PRUNINGS_AT_ONCE: usize = 64;
+
+/// What is to go, and where.
+#[derive(Debug, Clone)]
+pub struct PruneImages {
+    /// Only images whose last use is at least this long ago.
+    pub unused_for: Duration,
+    /// Only tell what would go.
+    pub dry_run: bool,
+    /// Names or ids; empty = every node that is online.
+    pub nodes: Vec<String>,
+}
+
+/// What went from one node, or would go.
+#[derive(Debug, serde::Serialize)]
+pub struct Pruned {
+    /// The images.
+    pub removed: Vec<ImageInfo>,
+    /// Growth of the free space of the node's disk, in bytes.
+    pub freed_bytes: u64,
+}
 
 fn invalid(node: &NodeId) -> impl Fn(InvalidMessage) -> RequestError {
     move |error| node_error(node, Status::internal(error.to_string()))
@@ -54,31 +78,43 @@ impl Scope {
         require("image", answer.image).and_then(TryInto::try_into).map_err(invalid(node))
     }
 
-    /// Removes from a node what nothing uses and nobody pinned; returns it and
-    /// the bytes that became free.
+    /// Has nodes remove what nothing uses and nobody pinned. The stream has
+    /// one outcome for each node and then ends; one node's failure does not
+    /// touch the others.
     ///
     /// # Errors
-    /// See [`RequestError`].
+    /// A node that does not exist, or none at all; see [`RequestError`].
     pub async fn prune_images(
         &self,
-        node: &NodeId,
-        unused_for: Duration,
-        dry_run: bool,
-    ) -> Result<(Vec<ImageInfo>, u64), RequestError> {
-        self.node(node).await?;
+        prune: PruneImages,
+    ) -> Result<BoxStream<'static, (Node, Result<Pruned, RequestError>)>, RequestError> {
+        let nodes = self.chosen(&prune.nodes).await?;
+        let scope = self.clone();
+        let prunings = futures::stream::iter(nodes).map(move |node| {
+            let (scope, unused_for, dry_run) = (scope.clone(), prune.unused_for, prune.dry_run);
+            async move {
+                let pruned = scope.prune_on(&node.id, unused_for, dry_run).await;
+                (node, pruned)
+            }
+        });
+        Ok(prunings.buffer_unordered(PRUNINGS_AT_ONCE).boxed())
+    }
+
+    async fn prune_on(&self, node: &NodeId, unused_for: Duration, dry_run: bool) -> Result<Pruned, RequestError> {
         let mut client = self.central.sessions.client(node)?;
         let unused_for_ms = u64::try_from(unused_for.as_millis()).unwrap_or(u64::MAX);
         let request = PruneImagesRequest { dry_run, unused_for_ms };
         let answer = call(node, PRUNE_TIMEOUT, client.prune_images(request)).await?;
         let images = answer.removed.into_iter().map(|image| image.try_into().map_err(invalid(node)));
-        let images: Vec<ImageInfo> = images.collect::<Result<_, _>>()?;
-        if !dry_run {
-            for image in &images {
+        let removed: Vec<ImageInfo> = images.collect::<Result<_, _>>()?;
+        if !dry_run && !removed.is_empty() {
+            for image in &removed {
                 self.central.store.system().remove_image(node.clone(), image.reference.clone()).await?;
             }
             self.central.live.status_changed_elsewhere(node);
+            self.central.rooms.forget();
         }
-        Ok((images, answer.freed_bytes))
+        Ok(Pruned { removed, freed_bytes: answer.freed_bytes })
     }
 
     /// An image of a node as an OCI archive, with its size in bytes.

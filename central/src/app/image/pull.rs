@@ -62,7 +62,7 @@ impl Scope {
     }
 
     /// The nodes that are meant, each once.
-    async fn chosen(&self, names: &[String]) -> Result<Vec<Node>, RequestError> {
+    pub(super) async fn chosen(&self, names: &[String]) -> Result<Vec<Node>, RequestError> {
         let mut nodes = self.nodes().await?;
         if names.is_empty() {
             nodes.retain(|node| node.phase == NodePhase::Online);

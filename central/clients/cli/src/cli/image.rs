@@ -27,6 +27,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   roost image import desktop.tar --node gpu-a
+  roost image import desktop.tar --node-socket /run/roost/roostd.sock
   docker save my/desktop | roost image import - --node gpu-a --reference my/desktop:1")]
     Import(ImportArgs),
     /// Remove an image from nodes
@@ -35,14 +36,16 @@ Examples:
         after_help = "\
 Examples:
   roost image rm my/desktop:1 --node gpu-a
-  roost image rm my/desktop:1 --all-nodes"
+  roost image rm my/desktop:1 --all-nodes
+  roost image rm my/desktop:1 --node-socket /run/roost/roostd.sock"
     )]
     Rm(RemoveImageArgs),
     /// Remove images that no sandbox uses and nobody pinned
     #[command(after_help = "\
 Examples:
   roost image prune --node gpu-a --dry-run
-  roost image prune --all-nodes --unused-for 7d")]
+  roost image prune --all-nodes --unused-for 7d
+  roost image prune --node-socket /run/roost/roostd.sock")]
     Prune(PruneArgs),
     /// Write an image of a node into an OCI archive
     #[command(after_help = "Example:\n  roost image export my/desktop:1 --node gpu-a -o desktop.tar")]
@@ -152,8 +155,10 @@ pub(crate) struct ImportArgs {
     /// The archive; - = standard input
     pub(crate) file: PathBuf,
     /// The node (name or id) [default: the only one there is]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "node_socket")]
     pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) socket: SocketArgs,
     /// Name it is stored under [default: the one in the archive]
     #[arg(long)]
     pub(crate) reference: Option<ImageRef>,
@@ -164,10 +169,6 @@ pub(crate) struct ImportArgs {
 pub(crate) struct RemoveImageArgs {
     /// The image
     pub(crate) reference: ImageRef,
-    /// From this node (name or id); may be repeated
-    #[arg(long = "node", value_name = "NODE", required_unless_present = "all_nodes", conflicts_with = "all_nodes")]
-    pub(crate) nodes: Vec<String>,
-    /// From every node that holds it
-    #[arg(long)]
-    pub(crate) all_nodes: bool,
+    #[command(flatten)]
+    pub(crate) nodes: NodesArgs,
 }

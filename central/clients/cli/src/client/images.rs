@@ -3,7 +3,7 @@
 mod manage;
 mod pull;
 
-pub(crate) use manage::Pruned;
+pub(crate) use manage::{Prune, PruneLine, Pruned};
 pub(crate) use pull::{Pull, PullEvent, PullLine};
 
 use std::sync::Arc;

@@ -107,28 +107,30 @@ fn row(image: &HeldImage, names: &BTreeMap<NodeId, String>, is_wide: bool) -> Ve
 }
 
 async fn remove(app: &App, args: RemoveImageArgs) -> Result<(), CliError> {
-    let client = app.client()?;
-    let nodes = if args.all_nodes { holders(app, &args).await? } else { args.nodes };
     let mut several = Several::new(app);
-    for name in &nodes {
-        let removed = async {
-            let node = node::find(client, name).await?;
-            client.remove_image(&node.id, &args.reference).await?;
-            Ok(node)
-        };
-        if let Some(node) = several.take(removed.await)? {
-            app.console.line(&format!("{} removed from {}", args.reference, node.name))?;
+    for place in holders(app, &args).await? {
+        if several.take(place.remove(&args.reference).await)?.is_some() {
+            app.console.line(&format!("{} removed from {}", args.reference, place.name()))?;
         }
     }
     several.finish()
 }
 
-async fn holders(app: &App, args: &RemoveImageArgs) -> Result<Vec<String>, CliError> {
-    let images = app.client()?.list_images().await?;
+/// The nodes that it goes from: with `--all-nodes` those that hold it.
+async fn holders<'a>(app: &'a App, args: &RemoveImageArgs) -> Result<Vec<Place<'a>>, CliError> {
+    if !args.nodes.all_nodes {
+        return place::places(app, &args.nodes).await;
+    }
+    let client = app.client()?;
+    let images = client.list_images().await?;
     let held = images.into_iter().filter(|image| image.reference == args.reference);
-    let nodes: Vec<_> = held.flat_map(|image| image.nodes).map(String::from).collect();
-    if nodes.is_empty() {
+    let ids: Vec<_> = held.flat_map(|image| image.nodes).collect();
+    if ids.is_empty() {
         app.console.note(&format!("no node holds {}", args.reference));
     }
-    Ok(nodes)
+    let mut places = Vec::new();
+    for id in ids {
+        places.push(Place::Central(client, Box::new(node::find(client, id.as_str()).await?)));
+    }
+    Ok(places)
 }

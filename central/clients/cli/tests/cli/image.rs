@@ -85,10 +85,20 @@ fn a_pull_must_say_where_to() {
 
 #[test]
 fn what_pruning_took_away_is_shown_with_its_size() {
-    let (_central, roost) = with_node();
-    let ended = roost.run(&["image", "prune", "--node", "gpu-a"]);
+    let (central, roost) = with_node();
+    let ended = roost.run(&["image", "prune", "--node", "gpu-a", "--unused-for", "2s"]);
+    let body: serde_json::Value = serde_json::from_slice(&central.requests("POST", "/images/prune")[0].body).unwrap();
+    assert_eq!((&body["unused_for_s"], &body["nodes"][0]), (&2.into(), &"gpu-a".into()));
     assert!(ended.stderr.contains("2 MiB more are free"), "{}", ended.stderr);
     let table = ended.ok();
     let row: Vec<_> = table.lines().nth(1).unwrap().split("   ").map(str::trim).filter(|c| !c.is_empty()).collect();
     assert_eq!(row[..3], ["gpu-a", "old/app:1", "3 MiB"]);
+}
+
+#[test]
+fn a_node_that_cannot_prune_is_told_beside_what_the_others_did() {
+    let (_central, roost) = with_node();
+    let ended = roost.run(&["image", "prune", "--all-nodes"]);
+    assert!(ended.stdout.contains("old/app:1"), "{}", ended.stdout);
+    assert!(ended.failed(1).contains("gpu-b: containerd does not answer"));
 }

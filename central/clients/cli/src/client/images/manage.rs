@@ -1,19 +1,58 @@
 //! Images of one node.
 
-use std::time::Duration;
-
 use futures::{Stream, StreamExt as _};
 use http::Method;
 use http_body_util::BodyExt as _;
 use roost_proto::id::NodeId;
-use roost_proto::model::{ImageInfo, ImageRef};
+use roost_proto::model::{ImageInfo, ImageRef, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::client::{Call, Client, ClientError};
 
+/// What is to go.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Prune {
+    /// Only images that were not used for so long, in seconds.
+    pub(crate) unused_for_s: u64,
+    /// Only tell.
+    pub(crate) dry_run: bool,
+    /// Names or ids; empty = every node that is online.
+    pub(crate) nodes: Vec<String>,
+}
+
+/// What became of it on one node.
+#[derive(Debug, Clone)]
+pub(crate) struct PruneLine {
+    /// Name of the node.
+    pub(crate) node: String,
+    /// What went, or why nothing did.
+    pub(crate) outcome: Result<Pruned, Box<Problem>>,
+}
+
+#[derive(Deserialize)]
+struct PruneData {
+    name: String,
+    problem: Option<Box<Problem>>,
+    removed: Option<Vec<ImageInfo>>,
+    #[serde(default)]
+    freed_bytes: u64,
+}
+
+impl PruneData {
+    /// None for events of a newer server.
+    fn line(self) -> Option<PruneLine> {
+        let outcome = match (self.problem, self.removed) {
+            (Some(problem), _) => Err(problem),
+            (None, Some(removed)) => Ok(Pruned { removed, freed_bytes: self.freed_bytes }),
+            (None, None) => return None,
+        };
+        Some(PruneLine { node: self.name, outcome })
+    }
+}
+
 /// What a pruning took away.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Pruned {
     /// The images.
     pub(crate) removed: Vec<ImageInfo>,
@@ -44,19 +83,19 @@ impl Client {
         self.json(&call.json(&json!({ "reference": reference, "pinned": pinned }))?).await
     }
 
-    /// Removes what a node does not need.
+    /// Has nodes remove what they do not need; `progress` sees the outcome of
+    /// each.
     ///
     /// # Errors
-    /// See [`ClientError`].
+    /// See [`ClientError`]; what a single node refuses is an outcome.
     pub(crate) async fn prune_images(
         &self,
-        node: &NodeId,
-        unused_for: Duration,
-        dry_run: bool,
-    ) -> Result<Pruned, ClientError> {
-        let call = Call::new(Method::POST, format!("/nodes/{node}/images/prune"));
-        let body = json!({ "unused_for_s": unused_for.as_secs(), "dry_run": dry_run });
-        self.json(&call.json(&body)?).await
+        prune: &Prune,
+        mut progress: impl FnMut(PruneLine),
+    ) -> Result<(), ClientError> {
+        let call = Call::new(Method::POST, "/images/prune").json(prune)?;
+        let take = |data: PruneData| data.line().into_iter().for_each(&mut progress);
+        self.events(&call, take).await
     }
 
     /// An image of a node as an archive.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 use roost_proto::model::{ImageInfo, ImageRef, Problem, PullPolicy, PullStep};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::client::lines::Lines;
@@ -62,8 +63,22 @@ impl Client {
     /// See [`ClientError`]; what a single node refuses is an event.
     pub(crate) async fn pull_image(&self, pull: &Pull, mut progress: impl FnMut(PullLine)) -> Result<(), ClientError> {
         let call = Call::new(Method::POST, "/images/pull").json(pull)?;
+        let take = |data: Data| data.line().into_iter().for_each(&mut progress);
+        self.events(&call, take).await
+    }
+
+    /// Makes a call whose answer is a stream of events, and hands on the data
+    /// of each.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub(super) async fn events<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        mut take: impl FnMut(T),
+    ) -> Result<(), ClientError> {
         let what = call.to_string();
-        let mut lines = Lines::new(self.stream(&call).await?);
+        let mut lines = Lines::new(self.stream(call).await?);
         let mut assembler = Assembler::default();
         loop {
             let line = match tokio::time::timeout(IDLE_TIMEOUT, lines.next()).await {
@@ -74,10 +89,7 @@ impl Client {
             };
             if let Some(Event { data, .. }) = assembler.line(&line) {
                 let data = serde_json::from_str(&data);
-                let data: Data = data.map_err(|source| ClientError::Unreadable { what: what.clone(), source })?;
-                if let Some(line) = data.line() {
-                    progress(line);
-                }
+                take(data.map_err(|source| ClientError::Unreadable { what: what.clone(), source })?);
             }
         }
     }

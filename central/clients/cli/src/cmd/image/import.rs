@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use roost_proto::model::{ImageInfo, Node};
 
 use super::super::{App, node};
+use super::place::{self, Place};
 use crate::cli::ImportArgs;
 use crate::client::{Client, ImportEvent, Upload};
 use crate::error::CliError;
@@ -22,13 +23,18 @@ const TICK: Duration = Duration::from_millis(100);
 /// # Errors
 /// See [`CliError`].
 pub(super) async fn run(app: &App, args: ImportArgs) -> Result<(), CliError> {
-    let client = app.client()?;
     // First, as a refusal in the middle of a large body is hard to tell.
-    let node = choose_node(client, args.node.as_deref()).await?;
+    let place = match args.socket.node_socket {
+        Some(path) => Place::Socket(place::socket(path).await?),
+        None => {
+            let client = app.client()?;
+            Place::Central(client, Box::new(choose_node(client, args.node.as_deref()).await?))
+        }
+    };
     let upload = open(&args.file).await?;
     let sent = Arc::clone(&upload.sent);
     let bar = Bar::new(&app.console, upload.length);
-    let import = client.import_image(&node.id, args.reference.as_ref(), upload, |event| bar.event(event));
+    let import = place.import(args.reference.as_ref(), upload, |event| bar.event(event));
     // Both may be dropped: when the import ends, nothing is left to show.
     let outcome = tokio::select! {
         outcome = import => outcome,
@@ -36,12 +42,12 @@ pub(super) async fn run(app: &App, args: ImportArgs) -> Result<(), CliError> {
     };
     bar.clear();
     let image = outcome?;
-    Ok(app.console.line(&done(&image, &node))?)
+    Ok(app.console.line(&done(&image, place.name()))?)
 }
 
-fn done(image: &ImageInfo, node: &Node) -> String {
+fn done(image: &ImageInfo, node: &str) -> String {
     let (digest, size) = (human::short_digest(&image.digest), human::size(image.size_bytes));
-    format!("{} imported on {} ({digest}, {size})", image.reference, node.name)
+    format!("{} imported on {node} ({digest}, {size})", image.reference)
 }
 
 async fn choose_node(client: &Client, name: Option<&str>) -> Result<Node, CliError> {

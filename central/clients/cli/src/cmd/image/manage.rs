@@ -1,6 +1,7 @@
 //! `roost image prune`, `export`, `pin` and `unpin`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use roost_proto::model::ImageInfo;
@@ -10,9 +11,13 @@ use tokio::io::AsyncWriteExt as _;
 use super::super::{App, Several, node};
 use super::place::{self, Place, places};
 use crate::cli::{ExportArgs, PinArgs, PruneArgs};
-use crate::error::CliError;
+use crate::client::{Prune, PruneLine};
+use crate::error::{CliError, Exit};
 use crate::output::printer::Listing;
-use crate::output::{Column, Printer, Text, human};
+use crate::output::{Column, Printer, Text, Tone, human};
+
+/// Time between two pictures of the line that moves.
+const TICK: Duration = Duration::from_millis(100);
 
 const PRUNED: [Column; 4] =
     [Column::new("NODE"), Column::new("REFERENCE"), Column::new("ON DISK"), Column::new("LAST USED")];
@@ -29,15 +34,22 @@ struct Removed {
 /// # Errors
 /// See [`CliError`]; a node that fails does not stop the others.
 pub(super) async fn prune(app: &App, args: PruneArgs) -> Result<(), CliError> {
-    let mut several = Several::new(app);
-    let (mut removed, mut freed_bytes) = (Vec::new(), 0_u64);
-    for place in places(app, &args.nodes).await? {
-        if let Some(pruned) = several.take(place.prune(args.unused_for, args.dry_run).await)? {
-            freed_bytes = freed_bytes.saturating_add(pruned.freed_bytes);
-            let at = |image| Removed { node: place.name().to_owned(), image };
-            removed.extend(pruned.removed.into_iter().map(at));
+    let (mut removed, mut freed_bytes, mut problems) = (Vec::new(), 0_u64, Vec::new());
+    let bar = PruneBar::new(app);
+    let take = |line: PruneLine| {
+        bar.done(&line.node);
+        match line.outcome {
+            Ok(pruned) => {
+                freed_bytes = freed_bytes.saturating_add(pruned.freed_bytes);
+                let at = |image| Removed { node: line.node.clone(), image };
+                removed.extend(pruned.removed.into_iter().map(at));
+            }
+            Err(problem) => problems.push((line.node, problem)),
         }
-    }
+    };
+    let pruned = prune_everywhere(app, &args, take).await;
+    bar.finish();
+    pruned?;
     let now = human::now_unix_ms();
     let row = |removed: &Removed| {
         let image = &removed.image;
@@ -56,7 +68,48 @@ pub(super) async fn prune(app: &App, args: PruneArgs) -> Result<(), CliError> {
         let note = if args.dry_run { "nothing was removed: this was a dry run".into() } else { freed(freed_bytes) };
         app.console.note(&note);
     }
-    several.finish()
+    for (node, problem) in &problems {
+        app.console.headed("error:", Tone::Bad, &format!("{node}: {}", problem.detail));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(CliError::Told(Exit::Error)) }
+}
+
+/// All nodes at the same time, each when it is done.
+async fn prune_everywhere(app: &App, args: &PruneArgs, mut take: impl FnMut(PruneLine)) -> Result<(), CliError> {
+    if let Some(path) = &args.nodes.node_socket {
+        let socket = place::socket(path.clone()).await?;
+        take(place::prune_at(&socket, args.unused_for, args.dry_run).await?);
+        return Ok(());
+    }
+    let (unused_for_s, nodes) = (args.unused_for.as_secs(), args.nodes.nodes.clone());
+    let prune = Prune { unused_for_s, dry_run: args.dry_run, nodes };
+    Ok(app.client()?.prune_images(&prune, take).await?)
+}
+
+/// A line on a terminal while nodes prune: containerd may delete for minutes.
+struct PruneBar(indicatif::ProgressBar);
+
+impl PruneBar {
+    fn new(app: &App) -> Self {
+        let bar = if app.console.has_stderr_terminal {
+            indicatif::ProgressBar::new_spinner()
+        } else {
+            indicatif::ProgressBar::hidden()
+        };
+        let style = indicatif::ProgressStyle::with_template("{spinner} pruning{msg}  {elapsed}");
+        bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner()));
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    fn done(&self, node: &str) {
+        self.0.inc(1);
+        self.0.set_message(format!(": {} done, the last one {node}", self.0.position()));
+    }
+
+    fn finish(self) {
+        self.0.finish_and_clear();
+    }
 }
 
 fn freed(bytes: u64) -> String {

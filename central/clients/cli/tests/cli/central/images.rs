@@ -68,3 +68,21 @@ pub(super) fn pull(request: &Recorded) -> Reply {
     let reply = Response::builder().header("content-type", "text/event-stream");
     reply.body(crate::server::body(text)).unwrap()
 }
+
+/// Tells what went from one node and, where all are meant, the failure of
+/// another.
+pub(super) fn prune(request: &Recorded) -> Reply {
+    let wanted: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    let image = serde_json::json!({"reference": "old/app:1", "digest": "sha256:0", "size_bytes": 1,
+        "imported_at_unix_ms": 1, "unpacked_bytes": 3 << 20});
+    let done = serde_json::json!({"node": "node-a", "name": "gpu-a", "removed": [image], "freed_bytes": 2 << 20});
+    let mut text = format!(": still there\n\nevent: done\ndata: {done}\n\n");
+    if wanted["nodes"].as_array().unwrap().is_empty() {
+        let problem = serde_json::json!({"type": "/problems/x", "title": "x", "status": 502, "code": "node-error",
+            "detail": "containerd does not answer"});
+        let failed = serde_json::json!({"node": "node-b", "name": "gpu-b", "problem": problem});
+        text += &format!("event: failed\ndata: {failed}\n\n");
+    }
+    let reply = Response::builder().header("content-type", "text/event-stream");
+    reply.body(crate::server::body(text)).unwrap()
+}

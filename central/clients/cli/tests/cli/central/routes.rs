@@ -35,11 +35,7 @@ pub(super) fn route(shared: &Arc<Shared>, request: &Recorded) -> Result<Reply, H
                 "size_bytes": 300_000_000, "nodes": [fakes::NODE]}]}),
         ),
         ("POST", ["images", "pull"]) => super::images::pull(request),
-        ("POST", ["nodes", _, "images", "prune"]) => json(
-            200,
-            &value!({"removed": [{"reference": "old/app:1", "digest": "sha256:0", "size_bytes": 1, "imported_at_unix_ms": 1,
-                "unpacked_bytes": 3 << 20}], "freed_bytes": 2 << 20}),
-        ),
+        ("POST", ["images", "prune"]) => super::images::prune(request),
         ("GET", ["version"]) => json(200, &value!({"version": "0.1.0"})),
         (_, ["templates" | "profiles", ..]) => catalog(shared, request, &segments),
         _ => problem(404, "route-not-found", "there is nothing here", &[]),
