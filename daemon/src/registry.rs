@@ -139,8 +139,11 @@ impl Registries {
             Some(path) => Some(read(path).await?),
             None => None,
         };
-        let trusted = entry.map(|entry| entry.token_hosts.as_slice()).unwrap_or_default();
-        let route = route::route(endpoint, ca.as_deref(), &self.config.proxy, credentials, trusted)?;
+        let is_mirror = || self.config.registries.iter().any(|registry| registry.mirrors.contains(&endpoint.host));
+        let own = (entry.is_some() || is_mirror()).then_some(&*endpoint.host);
+        let token_hosts = entry.into_iter().flat_map(|entry| &entry.token_hosts).map(String::as_str);
+        let trusted: Vec<&str> = own.into_iter().chain(token_hosts).collect();
+        let route = route::route(endpoint, ca.as_deref(), &self.config.proxy, credentials, &trusted)?;
         known().insert(endpoint.host.clone(), KnownRoute { logins, route: route.clone() });
         Ok(route)
     }

@@ -24,13 +24,16 @@ mod signatures;
 #[path = "registry/tokens.rs"]
 mod tokens;
 
+use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
+
 use archives::{GZIP, Image, Layer, PLAIN, nested};
 use private_containerd::{PrivateContainerd, wait_for};
 use proxy::{Fault, Proxy};
 use pulls::{config, entry, pull, puller, registry_error};
 use roost_proto::model::{ImageRef, LayerState, PullPolicy};
 use roostd::config::{ImagesConfig, RegistryConfig};
-use roostd::containerd::image::{Digest, ImageError, LayerError};
+use roostd::containerd::GcLease;
+use roostd::containerd::image::{DEFAULT_SNAPSHOTTER, Digest, ImageError, LayerError};
 use roostd::registry::RegistryError;
 use server::{Demands, Registry, USER};
 
@@ -186,6 +189,45 @@ async fn a_pull_that_nobody_waits_for_ends_and_the_next_one_goes_on() {
     wait_for("the pull to end", async || position.has_changed().is_err()).await;
     pull(&puller, reference.as_str()).await.unwrap();
     assert!(proxy.seen(&large).last().unwrap().offset > 0);
+}
+
+#[tokio::test]
+async fn a_layer_is_unpacked_while_those_above_it_still_come() {
+    let (containerd, registry) = (PrivateContainerd::start().await, Registry::start().await);
+    let proxy = Proxy::start(&registry).await;
+    let above = Layer::new(PLAIN, &[("large", &noise(7, 3 << 20))]);
+    let image = Image::new(vec![Layer::new(GZIP, &[("hello", b"one")]), above]);
+    registry.push(&image, "app", "1").await;
+    let large = blob(&image, 1);
+    proxy.fail(&large, Fault::Hang(1 << 20), 1);
+    let puller = puller(&containerd, config(&[&proxy.host]));
+    let reference: ImageRef = format!("{}/app:1", proxy.host).parse().unwrap();
+    let ticket = puller.pull(&reference);
+    let position = ticket.position();
+    let states = || position.borrow().layers.iter().map(|layer| layer.state).collect::<Vec<_>>();
+    wait_for("the lower layer", async || states() == [LayerState::Done, LayerState::Downloading]).await;
+    assert_eq!(containerd.unpacked("hello"), [b"one"]);
+    drop(ticket);
+    wait_for("the pull to end", async || position.has_changed().is_err()).await;
+    pull(&puller, reference.as_str()).await.unwrap();
+    containerd.expect_left(4, 2).await;
+}
+
+#[tokio::test]
+async fn a_pull_that_ended_within_an_unpacking_makes_that_layer_anew() {
+    let (containerd, registry) = (PrivateContainerd::start().await, Registry::start().await);
+    let digest = registry.push(&image(), "app", "1").await;
+    // What is there when the daemon ends while containerd unpacks.
+    let (name, hour) = (format!("image-pull-{}", digest.hex()), std::time::Duration::from_secs(3600));
+    let lease = GcLease::take_up(&containerd.client, &name, "image-pull", hour).await.unwrap();
+    let key = format!("{name}-{}", image().layers[0].diff_id);
+    let message =
+        PrepareSnapshotRequest { snapshotter: DEFAULT_SNAPSHOTTER.into(), key, ..PrepareSnapshotRequest::default() };
+    let request = containerd.client.request_leased(message, lease.id());
+    containerd.client.snapshots().prepare(request).await.unwrap();
+    pull(&puller(&containerd, config(&[&registry.host])), &registry.reference("app:1")).await.unwrap();
+    assert_eq!(containerd.unpacked("hello"), [b"one"]);
+    containerd.expect_left(4, 2).await;
 }
 
 #[tokio::test]

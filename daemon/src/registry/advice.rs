@@ -9,6 +9,10 @@ const TUNNEL_WANTS_LOGIN: &str = "tunnel error: proxy authorization required";
 /// What they say of any other refusal.
 const TUNNEL_REFUSED: &str = "tunnel error: unsuccessful";
 
+/// The next step when a user's reference names a host like `localhost`.
+pub(super) const NAME_IT: &str =
+    "only this machine reaches that host, so it must be named: give it an entry in images.registries";
+
 /// A proxy's 407, where the request goes to it without a tunnel.
 #[derive(Debug, thiserror::Error)]
 #[error("the proxy wants a login")]

@@ -3,8 +3,9 @@
 //! Registries name other hosts: they redirect to where their blobs lie, and
 //! name the service that gives tokens. Neither may lead to what only this
 //! machine reaches: its loopback, its links, the metadata service of its
-//! cloud. Hosts that the configuration names may lie anywhere. What a proxy
-//! resolves is the proxy's to judge.
+//! cloud. The same holds for the registry that a user's reference names. Hosts
+//! that the configuration names may lie anywhere. What a proxy resolves is the
+//! proxy's to judge.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -114,6 +114,7 @@ impl Api {
     /// See [`RegistryError`].
     pub(super) async fn get(&self, path: &str, accept: &str, offset: u64) -> Result<Response, RegistryError> {
         let url = self.url(path)?;
+        self.route.guard.check(&url).map_err(|detour| self.unreachable(1, detour.into()))?;
         let mut attempt = 1;
         let mut is_answered = false;
         loop {
@@ -218,11 +219,12 @@ impl Api {
 
     /// No answer, or one that leads astray.
     pub(super) fn unreachable(&self, attempts: u32, source: Cause) -> RegistryError {
-        if let Some(detour) = guard::detour(&*source).map(Detour::to_string) {
-            return self.wrong(detour);
-        }
         let (host, reference) = (self.host().to_owned(), self.reference.clone());
-        let advice = advice::advice(&host, self.route.proxy.as_deref(), &*source);
+        let advice = match guard::detour(&*source) {
+            Some(Detour::Inside { host: inside }) if host.starts_with(inside.as_str()) => advice::NAME_IT.to_owned(),
+            Some(detour) => return self.wrong(detour.to_string()),
+            None => advice::advice(&host, self.route.proxy.as_deref(), &*source),
+        };
         RegistryError::Unreachable { host, reference, attempts, advice, source }
     }
 

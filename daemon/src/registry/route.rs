@@ -34,8 +34,8 @@ pub(super) fn logins(config: &ProxyConfig, credentials: &Credentials) -> Vec<Opt
     proxies(config).map(|(url, _)| credentials.of_host(host_of(url)).cloned()).collect()
 }
 
-/// Makes the way to one host. `trusted` are further hosts of the
-/// configuration that it may lead to, wherever they lie.
+/// Makes the way to one host. `trusted` are the hosts of the configuration that
+/// it may lead to, wherever they lie.
 ///
 /// # Errors
 /// The certificates or the proxy cannot be used.
@@ -44,14 +44,14 @@ pub(super) fn route(
     ca: Option<&[u8]>,
     config: &ProxyConfig,
     credentials: &Credentials,
-    trusted: &[String],
+    trusted: &[&str],
 ) -> Result<Route, RegistryError> {
     let wrong = |source: reqwest::Error| RegistryError::File {
         path: format!("the TLS or proxy settings of {}", endpoint.host).into(),
         source: Box::new(source),
     };
     let proxy_hosts = proxies(config).map(|(url, _)| host_of(url));
-    let guard = Guard::new(trusted.iter().map(String::as_str).chain([&*endpoint.host]).chain(proxy_hosts));
+    let guard = Guard::new(trusted.iter().copied().chain(proxy_hosts));
     let build = |policy: Policy| {
         let mut builder = Client::builder()
             .user_agent(concat!("roostd/", env!("CARGO_PKG_VERSION")))

@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures::{StreamExt, stream};
+use roostd::config::ImagesConfig;
 use roostd::containerd::image::{Digest, ImageError, LayerError};
 use roostd::registry::RegistryError;
 use tar::EntryType;
@@ -93,6 +94,14 @@ async fn a_redirect_leads_neither_to_this_machine_nor_takes_credentials_along() 
         assert!(answer_problem(&error).contains("only this machine reaches"), "{target}: {error}");
         assert_eq!(liar.seen("").len(), 1, "it is not asked again");
     }
+    // Nor does a reference lead there, unless the configuration names the host.
+    let own = Liar::start(|path, _, _| honest(&image(), path)).await.host;
+    for host in [own.clone(), own.replace("localhost", "127.0.0.1"), "169.254.169.254".into()] {
+        let unnamed = puller(&containerd, ImagesConfig::default());
+        let error = pull(&unnamed, &format!("{host}/app:1")).await.unwrap_err();
+        assert!(matches!(registry_error(&error), RegistryError::Unreachable { attempts: 1, .. }), "{host}: {error}");
+        assert!(error.to_string().contains("an entry in images.registries"), "{error}");
+    }
     // A store of blobs on another port is another host.
     let store = Liar::start(|path, _, _| honest(&image(), path)).await;
     let blobs = store.host.clone();
@@ -157,7 +166,7 @@ async fn an_answer_without_end_and_an_index_without_bottom_are_given_up() {
     }
     let deep = Liar::start(move |path, _, _| {
         let index = indexes.iter().find(|bytes| path.contains(&Digest::of(bytes).to_string()));
-        index.or(indexes.last()).cloned().unwrap_or_default().into_response()
+        index.or_else(|| indexes.last()).cloned().unwrap_or_default().into_response()
     });
     let deep = deep.await;
     let error = pull(&puller(&containerd, config(&[&deep.host])), &format!("{}/app:1", deep.host)).await.unwrap_err();

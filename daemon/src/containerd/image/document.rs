@@ -243,7 +243,7 @@ pub fn blob_of(document: &'static str, descriptor: &Descriptor) -> Result<Blob, 
 /// Too large, not JSON of this form, or of another schema.
 pub fn parse_index(bytes: &[u8]) -> Result<ImageIndex, DocumentError> {
     let index: ImageIndex = parse_json("image index", bytes)?;
-    refuse_double("image index", parse_json("image index", bytes)?)?;
+    refuse_double("image index", &parse_json("image index", bytes)?)?;
     let kind = index.media_type().as_ref().map_or(Some(TargetKind::Index), target_kind);
     check_schema("image index", index.schema_version(), kind == Some(TargetKind::Index))?;
     Ok(index)
@@ -274,7 +274,7 @@ pub fn diff_ids(configuration: &ImageConfiguration) -> Result<Vec<Digest>, Docum
 fn parse_manifest(bytes: &[u8]) -> Result<ImageManifest, DocumentError> {
     let document = "image manifest";
     let manifest: ImageManifest = parse_json(document, bytes)?;
-    refuse_double(document, parse_json(document, bytes)?)?;
+    refuse_double(document, &parse_json(document, bytes)?)?;
     let kind = manifest.media_type().as_ref().map_or(Some(TargetKind::Manifest), target_kind);
     check_schema(document, manifest.schema_version(), kind == Some(TargetKind::Manifest))?;
     let config_type = manifest.config().media_type();
@@ -299,7 +299,7 @@ struct Shape {
 
 /// A document that is an index to one reader and a manifest to another could
 /// be signed as the one and used as the other.
-fn refuse_double(document: &'static str, shape: Shape) -> Result<(), DocumentError> {
+fn refuse_double(document: &'static str, shape: &Shape) -> Result<(), DocumentError> {
     if shape.manifests.is_some() && shape.layers.is_some() {
         let rule = "a document is an index or a manifest, not both";
         return Err(field_error(document, "manifests", "there beside layers".into(), rule));
