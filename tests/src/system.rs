@@ -99,7 +99,11 @@ impl System {
         self.node_is_online().await
     }
 
-    async fn node_is_online(&self) -> Result<()> {
+    /// Waits until central sees the node online, healthy and with its images.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub async fn node_is_online(&self) -> Result<()> {
         eventually("the node is Online with its images", START_LIMIT, || async {
             let nodes = self.roost(&["node", "ls", "-o", "json"])?.json()?;
             let list = nodes.get("items").unwrap_or(&nodes).clone();

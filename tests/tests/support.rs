@@ -64,6 +64,7 @@ async fn a_bundle_of_central_and_node_holds_much_and_no_secret() -> Result<()> {
     system.node.configure(&format!("[images]\ncredentials_file = {credentials:?}\nattempts = 1\n"));
     system.node.kill_daemon();
     system.node.restart().await?;
+    system.node_is_online().await?;
     apply_template(&system)?;
     system.roost(&["sandbox", "create", "secretive", "--name", "one", "--wait"])?.success()?;
     // A log filter is logged as it was given: a way into the log for a text.
