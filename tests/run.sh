@@ -10,9 +10,9 @@
 #            images, limits, neighbours
 #   system   central, node and command together, support bundles
 #   fleet    central and simulated nodes
-#   cgroup2  lifecycle, recovery and cgroups once more, with runc and with crun, in a guest that has
-#            cgroup v2 alone: Debian 12's cloud kernel under QEMU's software emulation, without a
-#            network (tests/guest). A run of its own: docs/spec.md has the last result
+#   cgroup2  the life of sandboxes once more, with runc and with crun, in a guest that has cgroup v2
+#            alone: Debian 12's cloud kernel under QEMU's software emulation, without a network
+#            (tests/guest). A run of its own: docs/spec.md says what of it, and has the last result
 #
 # Runs as root on Debian 12 with a Rust toolchain; installs what else it needs. Everything runs
 # under one temporary directory and ports of its own, beside whatever else runs, and is gone
