@@ -1,6 +1,7 @@
 //! The daemon's configuration: one TOML file, unknown fields refused.
 
 mod pressure;
+mod storage;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::logging::LogFormat;
 pub use pressure::PressureConfig;
+pub use storage::{LimitBy, StorageConfig};
 
 mod images;
 
@@ -73,6 +75,8 @@ pub struct Config {
     pub images: ImagesConfig,
     /// When the node counts as short of something.
     pub pressure: PressureConfig,
+    /// How disk limits are enforced.
+    pub storage: StorageConfig,
     /// The unix socket.
     pub api: ApiConfig,
     /// Metrics and probes.
@@ -194,6 +198,7 @@ impl Default for Config {
             reserved: ReservedConfig::default(),
             images: ImagesConfig::default(),
             pressure: PressureConfig::default(),
+            storage: StorageConfig::default(),
             api: ApiConfig::default(),
             admin: AdminConfig::default(),
             central: None,
@@ -318,6 +323,7 @@ mod tests {
     fn unknown_fields_are_refused() {
         assert!(matches!(load("rooot = \"/x\""), Err(ConfigError::Parse { .. })));
         assert!(matches!(load("[api]\nport = 1"), Err(ConfigError::Parse { .. })));
+        assert!(matches!(load("[storage]\nlimit_by = \"zfs\""), Err(ConfigError::Parse { .. })));
     }
 
     #[test]

@@ -7,10 +7,12 @@
 pub mod cgroup;
 pub mod clock;
 pub mod disk;
+pub mod ext4;
 pub mod files;
 pub mod kernel_log;
 pub mod limits;
 pub mod lock;
+pub mod loop_device;
 pub mod mount;
 pub mod namespaces;
 pub mod numbers;

@@ -6,6 +6,7 @@
 //! - [`containerd`]: the only room that names containerd types.
 //! - [`registry`]: registries as a source of images.
 //! - [`pull`]: each image pulled once, however many ask.
+//! - [`storage`]: directories of a bounded size.
 //! - [`host`]: the only room with syscalls.
 //! - [`display`]: the X server's files, readiness and pixels.
 //! - [`link`]: the connection to central.
@@ -37,4 +38,5 @@ pub mod reconcile;
 pub mod registry;
 pub mod sandbox;
 pub mod sim;
+pub mod storage;
 pub mod tasks;

@@ -29,6 +29,7 @@ use roost_proto::model::ImageRef;
 
 use crate::containerd::{Client, RuntimeOptions};
 use crate::host::cgroup::Cgroups;
+use crate::storage::Storage;
 
 pub use desired::{Desired, Origin, View};
 pub use manager::{ApplyError, Manager, RequestError};
@@ -43,6 +44,8 @@ pub struct Node {
     pub layout: layout::Layout,
     /// The cgroups of this daemon.
     pub cgroups: Cgroups,
+    /// Holds what is written, where that is limited.
+    pub storage: Storage,
     /// Where the runtime keeps what is not the sandbox's.
     pub runtime: RuntimeOptions,
     /// Unpacked images.

@@ -36,6 +36,7 @@ runtime_packages() {
     cat <<'END'
 containerd containerd
 runc runc
+mkfs.ext4 e2fsprogs
 END
 }
 

@@ -53,6 +53,7 @@ async fn new_limits_reach_what_runs_and_survive_daemon_and_restart() -> Result<(
         memory_limit_bytes: Some(640 * MIB),
         pids_limit: Some(300),
         shm_bytes: Some(96 * MIB),
+        disk_limit_bytes: None,
     };
     let wanted = change.apply(&spec.resources).map_err(|e| format!("{e:?}"))?;
     node.client.set(&id, change).await?;

@@ -215,3 +215,25 @@ async fn a_disk_filler_is_stopped_before_the_reserve_is_gone() -> Result<()> {
     assert_eq!(node.client.get(&next).await?.phase, Phase::Ready);
     node.clear().await
 }
+
+#[tokio::test]
+async fn a_filler_that_removes_its_file_while_it_writes_is_found_and_stopped() -> Result<()> {
+    let node = small_disk().await?;
+    let neighbour = Neighbour::start(&node).await?;
+    let filler = node.client.create_ready(&small()?).await?;
+    let before = free_mib(&node)?;
+    // Nothing of it has a name, and the process that holds it goes on.
+    let script = "exec 3>~/hidden; rm ~/hidden; while head -c 8000000 /dev/zero >&3; do sleep 0.1; done; sleep 600";
+    attack(&node, &filler, script).await;
+    let failed = || async {
+        let observed = node.client.get(&filler).await?;
+        Ok((observed.phase == Phase::Failed).then_some(observed))
+    };
+    let observed = eventually("the hidden filler is stopped", HIT_LIMIT, failed).await?;
+    println!("hidden filler: {}", observed.message.clone().unwrap_or_default());
+    assert_eq!(observed.reason.as_deref(), Some("disk-pressure"));
+    neighbour.is_well(&node).await?;
+    let freed = || async { Ok((free_mib(&node)? > before.saturating_sub(64)).then_some(())) };
+    eventually("the room comes back with its end", HIT_LIMIT, freed).await?;
+    node.clear().await
+}

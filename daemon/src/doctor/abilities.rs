@@ -5,6 +5,7 @@ use roost_proto::model::{Ability, ImageInfo, ImageRef};
 use super::facts::{HostFacts, Nvml, Trial};
 use super::judge::version;
 use crate::host::cgroup::Version;
+use crate::storage::Kind;
 
 fn usable(name: impl Into<String>, detail: impl Into<String>) -> Ability {
     Ability { name: name.into(), is_usable: true, reason: String::new(), detail: detail.into() }
@@ -100,15 +101,24 @@ fn snapshotter(facts: &HostFacts) -> Ability {
     }
 }
 
+/// By what the daemon enforces disk limits; `host`: the abilities of the host.
+#[must_use]
+pub fn disk_limit(kind: Kind, host: &[Ability]) -> Ability {
+    let quota = host.iter().find(|ability| ability.name == "quota");
+    let against = quota.filter(|quota| kind == Kind::Loop && !quota.is_usable).map(|quota| quota.reason.clone());
+    unless("disk-limit", against, kind.as_str())
+}
+
 fn quota(facts: &HostFacts) -> Ability {
     if facts.storage.has_project_quota == Some(true) {
         return usable("quota", format!("{} project quota", facts.storage.kind));
     }
-    unless(
-        "quota",
-        (!facts.devices.has_loop).then_some("neither project quota nor loop devices"),
-        "loop-mounted file systems",
-    )
+    let against = match (facts.devices.has_loop, facts.programs.contains_key("mkfs.ext4")) {
+        (false, _) => Some("neither project quota nor loop devices"),
+        (true, false) => Some("no project quota, and mkfs.ext4 is not installed: apt-get install e2fsprogs"),
+        (true, true) => None,
+    };
+    unless("quota", against, "loop-mounted file systems")
 }
 
 fn gpus(facts: &HostFacts) -> Vec<Ability> {
@@ -167,6 +177,20 @@ mod tests {
         }
         facts.devices.has_loop = false;
         assert!(!find(&of_host(&facts), "quota").is_usable);
+    }
+
+    #[test]
+    fn a_disk_limit_needs_quota_or_what_makes_loop_file_systems() {
+        let mut facts = good_host();
+        let of = |facts: &HostFacts, kind| disk_limit(kind, &of_host(facts));
+        assert_eq!(of(&facts, Kind::ProjectQuota), usable("disk-limit", "project-quota"));
+        facts.storage.has_project_quota = Some(false);
+        let program = facts.programs.remove("mkfs.ext4").unwrap();
+        assert!(of(&facts, Kind::Loop).reason.contains("e2fsprogs"));
+        facts.programs.insert("mkfs.ext4", program);
+        assert_eq!(of(&facts, Kind::Loop), usable("disk-limit", "loop"));
+        facts.devices.has_loop = false;
+        assert!(!of(&facts, Kind::Loop).is_usable);
     }
 
     #[test]

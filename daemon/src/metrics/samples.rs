@@ -195,6 +195,9 @@ impl Writer<'_> {
         self.gauges("sandbox_memory", help, Some(&Unit::Bytes), rows(|usage| usage.memory_bytes))?;
         let help = "Bytes held in /dev/shm of the sandbox";
         self.gauges("sandbox_shm", help, Some(&Unit::Bytes), rows(|usage| usage.shm_bytes))?;
+        let help = "What counts against the disk limit of the sandbox; only where it has one";
+        let limited = used.iter().filter_map(|(labels, usage)| Some((*labels, usage.disk_bytes?)));
+        self.gauges("sandbox_disk", help, Some(&Unit::Bytes), limited)?;
         self.gauges("sandbox_pids", "Processes and threads", None, rows(|usage| u64::from(usage.pids)))?;
         let stalled = used.iter().flat_map(|(labels, usage)| {
             let [sandbox, template, tenant] = *labels;

@@ -50,7 +50,14 @@ fn every_value_of_a_live_sandbox_is_scraped_and_vanishes_with_it() {
     let metrics = Metrics::new(Tasks::default());
     let stall = Stall { some_avg10_ppm: 250_000, full_avg10_ppm: Some(0) };
     let pressure = Pressure { memory: Some(stall), ..Pressure::default() };
-    let usage = Usage { memory_bytes: 1000, cpu_us: 2_500_000, shm_bytes: 64, pids: 7, pressure: Some(pressure) };
+    let usage = Usage {
+        memory_bytes: 1000,
+        cpu_us: 2_500_000,
+        shm_bytes: 64,
+        pids: 7,
+        disk_bytes: Some(12),
+        pressure: Some(pressure),
+    };
     let source = Arc::new(Listed::default());
     metrics.attach(Arc::clone(&source) as Arc<dyn SampleSource>);
     let live = sample(Phase::Ready, Some(usage));
@@ -62,6 +69,7 @@ fn every_value_of_a_live_sandbox_is_scraped_and_vanishes_with_it() {
     assert_line(&text, &format!("roost_sandbox_memory_bytes{{{labels}}} 1000"));
     assert_line(&text, &format!("roost_sandbox_cpu_seconds_total{{{labels}}} 2.5"));
     assert_line(&text, &format!("roost_sandbox_shm_bytes{{{labels}}} 64"));
+    assert_line(&text, &format!("roost_sandbox_disk_bytes{{{labels}}} 12"));
     assert_line(&text, &format!("roost_sandbox_pids{{{labels}}} 7"));
     let waits =
         |kind, value| format!("roost_sandbox_pressure_ratios{{{labels},resource=\"memory\",kind=\"{kind}\"}} {value}");

@@ -121,6 +121,7 @@ impl<'a> NotStarted<'a> {
             resources: self.desired.resources().clone(),
             display_layers: display.layers.clone(),
             workload_layers: workload.layers.clone(),
+            storage: self.node.storage.clone(),
         };
         let namespaces_plan = plan.clone();
         blocking(move || make_namespaces(&namespaces_plan)).await?;

@@ -10,7 +10,8 @@
 //!     shm/                            the workload's /dev/shm
 //!     etc/{hosts,hostname,resolv.conf}
 //!     rootfs/{display,workload}/      mounted root file systems
-//!     upper/ work/                    what the workload changed
+//!     upper/ work/                    what the workload changed, without a disk limit
+//!     disk/{upper,work}/ disk.img     the same with one
 //!     stage/                          empty, for mounting
 //! ```
 
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use roost_proto::id::SandboxId;
 
 use crate::containerd::Role;
+use crate::storage::Place;
 
 /// The daemon's root directory.
 #[derive(Debug, Clone)]
@@ -68,6 +70,12 @@ impl Layout {
     #[must_use]
     pub fn spool(&self) -> PathBuf {
         self.root.join("spool")
+    }
+
+    /// Empty file systems, to be copied.
+    #[must_use]
+    pub fn blanks(&self) -> PathBuf {
+        self.root.join("blanks")
     }
 
     /// The directories of one sandbox.
@@ -156,16 +164,26 @@ impl SandboxDirs {
         self.dir.join("rootfs").join(role.as_str())
     }
 
-    /// What the workload changed.
+    /// What holds the changes of a workload with a disk limit.
     #[must_use]
-    pub fn upper(&self) -> PathBuf {
-        self.dir.join("upper")
+    pub fn bounded(&self) -> Place {
+        Place { dir: self.dir.join("disk"), image: self.dir.join("disk.img") }
+    }
+
+    fn changes(&self, is_bounded: bool) -> PathBuf {
+        if is_bounded { self.bounded().dir } else { self.dir.clone() }
+    }
+
+    /// What the workload changed, in the bounded place or beside it.
+    #[must_use]
+    pub fn upper(&self, is_bounded: bool) -> PathBuf {
+        self.changes(is_bounded).join("upper")
     }
 
     /// Overlayfs works here.
     #[must_use]
-    pub fn work(&self) -> PathBuf {
-        self.dir.join("work")
+    pub fn work(&self, is_bounded: bool) -> PathBuf {
+        self.changes(is_bounded).join("work")
     }
 
     /// Empty, for mounting.

@@ -12,6 +12,7 @@ use crate::host::cgroup::Cgroups;
 use crate::host::mount::{Tmpfs, mount_tmpfs, unmount};
 use crate::host::overlay::{Upper, mount_readonly, mount_writable};
 use crate::host::{Error, files, namespaces};
+use crate::storage::Storage;
 
 /// Bytes of the framebuffer's tmpfs above the pixels: the file's header.
 const FRAMEBUFFER_SLACK_BYTES: u64 = 1 << 20;
@@ -39,6 +40,8 @@ pub struct HostPlan {
     pub display_layers: Vec<PathBuf>,
     /// Layers of the workload image, topmost first.
     pub workload_layers: Vec<PathBuf>,
+    /// Holds what is written, where that is limited.
+    pub storage: Storage,
 }
 
 impl HostPlan {
@@ -59,7 +62,7 @@ pub fn make_namespaces(plan: &HostPlan) -> Result<(), Error> {
 }
 
 /// Makes the cgroup, the tmpfs mounts, the small files and both root file
-/// systems.
+/// systems. A disk limit adds some 20 ms where it needs a file system.
 ///
 /// # Errors
 /// What the host refuses; the caller tears down.
@@ -109,12 +112,23 @@ fn mount_root_file_systems(plan: &HostPlan) -> Result<(), Error> {
     let user_namespace = namespaces::open_user(&dirs.namespaces())?;
     let (display, workload) = (dirs.rootfs(Role::Display), dirs.rootfs(Role::Workload));
     files::create_dir(&dirs.dir().join("rootfs"), 0o711)?;
-    for dir in [&display, &workload, &dirs.work(), &dirs.stage()] {
+    let upper = open_changes(plan)?;
+    for dir in [&display, &workload, &upper.work, &dirs.stage()] {
         files::create_dir(dir, 0o711)?;
     }
     // The owner of the upper directory becomes the owner of the workload's `/`.
-    files::create_owned_dir(&dirs.upper(), 0o755, plan.first_id, plan.first_id)?;
-    let upper = Upper { upper: dirs.upper(), work: dirs.work() };
+    files::create_owned_dir(&upper.upper, 0o755, plan.first_id, plan.first_id)?;
     mount_readonly(&display, &plan.display_layers, &dirs.stage(), user_namespace.as_fd())?;
     mount_writable(&workload, &plan.workload_layers, &upper, &dirs.stage(), user_namespace.as_fd())
+}
+
+/// Where the workload's changes go. The first id of a sandbox is a project
+/// that no other sandbox of the machine has.
+fn open_changes(plan: &HostPlan) -> Result<Upper, Error> {
+    let limit_bytes = plan.resources.disk_limit_bytes;
+    let is_bounded = limit_bytes > 0;
+    if is_bounded {
+        plan.storage.open(&plan.dirs.bounded(), plan.first_id, limit_bytes)?;
+    }
+    Ok(Upper { upper: plan.dirs.upper(is_bounded), work: plan.dirs.work(is_bounded) })
 }

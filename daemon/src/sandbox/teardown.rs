@@ -46,9 +46,11 @@ pub async fn stop(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), Te
     let (display, workload) = tokio::join!(remove(Role::Display), remove(Role::Workload));
     display.and(workload)?;
     let (cgroups, dirs, name) = (node.cgroups.clone(), node.layout.sandbox(id), id.to_string());
+    let storage = node.storage.clone();
     blocking(move || {
         remove_cgroup(&cgroups, &name)?;
-        unmount(&dirs)
+        unmount(&dirs)?;
+        storage.close(&dirs.bounded())
     })
     .await?;
     Ok(())
@@ -69,8 +71,9 @@ pub async fn remove_workload(node: &Node, id: &SandboxId, grace: Duration) -> Re
 /// # Errors
 /// See [`TeardownError`]; call again later.
 pub async fn remove_files(node: &Node, id: &SandboxId) -> Result<(), TeardownError> {
-    let dirs = node.layout.sandbox(id);
+    let (dirs, storage) = (node.layout.sandbox(id), node.storage.clone());
     blocking(move || {
+        storage.release(&dirs.bounded())?;
         files::remove_tree(dirs.dir())?;
         files::remove_tree(dirs.logs())
     })

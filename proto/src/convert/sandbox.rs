@@ -126,6 +126,7 @@ impl From<Resources> for wire::Resources {
             memory_limit_bytes: r.memory_limit_bytes,
             pids_limit: r.pids_limit,
             shm_bytes: r.shm_bytes,
+            disk_limit_bytes: r.disk_limit_bytes,
         }
     }
 }
@@ -139,6 +140,7 @@ impl From<wire::Resources> for Resources {
             memory_limit_bytes: r.memory_limit_bytes,
             pids_limit: r.pids_limit,
             shm_bytes: r.shm_bytes,
+            disk_limit_bytes: r.disk_limit_bytes,
         }
     }
 }
@@ -152,6 +154,7 @@ impl From<ResourcesChange> for wire::ResourcesChange {
             memory_limit_bytes: c.memory_limit_bytes,
             pids_limit: c.pids_limit,
             shm_bytes: c.shm_bytes,
+            disk_limit_bytes: c.disk_limit_bytes,
         }
     }
 }
@@ -165,6 +168,7 @@ impl From<wire::ResourcesChange> for ResourcesChange {
             memory_limit_bytes: c.memory_limit_bytes,
             pids_limit: c.pids_limit,
             shm_bytes: c.shm_bytes,
+            disk_limit_bytes: c.disk_limit_bytes,
         }
     }
 }
@@ -187,6 +191,7 @@ impl From<Usage> for wire::Usage {
             cpu_us: u.cpu_us,
             shm_bytes: u.shm_bytes,
             pids: u.pids,
+            disk_bytes: u.disk_bytes,
             pressure: u.pressure.map(Into::into),
         }
     }
@@ -199,6 +204,7 @@ impl From<wire::Usage> for Usage {
             cpu_us: u.cpu_us,
             shm_bytes: u.shm_bytes,
             pids: u.pids,
+            disk_bytes: u.disk_bytes,
             pressure: u.pressure.map(Into::into),
         }
     }
@@ -321,7 +327,14 @@ mod tests {
             stages: vec![StageTiming { stage: Stage::Ledger, begin_us: 0, duration_us: 900 }],
             display: Some(DisplayState { number: 0 }),
             exit_code: Some(0),
-            usage: Some(Usage { memory_bytes: 1, cpu_us: 2, shm_bytes: 3, pids: 4, pressure: None }),
+            usage: Some(Usage {
+                memory_bytes: 1,
+                cpu_us: 2,
+                shm_bytes: 3,
+                pids: 4,
+                disk_bytes: Some(0),
+                pressure: None,
+            }),
             restarts: 5,
             next_restart_at_unix_ms: Some(6),
             last_end: Some(LastEnd {
@@ -334,7 +347,7 @@ mod tests {
                 kills: 8,
                 last: Some(OomVictim { process: "hog".into(), pid: 9, part: Part::Application, at_unix_ms: 10 }),
             },
-            limits: Some(Resources::default()),
+            limits: Some(Resources { disk_limit_bytes: 1 << 30, ..Resources::default() }),
             ..Observed::pending()
         };
         let message = wire::SandboxObserved::new(&SandboxId::random(), observed.clone());

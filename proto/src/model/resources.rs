@@ -14,6 +14,12 @@ const MIN_MEMORY_BYTES: u64 = 128 << 20;
 const MIN_PIDS: u32 = 32;
 /// Largest process limit: the kernel's own maximum of pids.
 const MAX_PIDS: u32 = 4_194_304;
+/// Smallest disk limit, in bytes (64 MiB): a file system of its own has a
+/// journal and tables to hold.
+const MIN_DISK_BYTES: u64 = 64 << 20;
+/// Largest disk limit, in bytes (8 TiB): half of what ext4 can grow to with
+/// block numbers of 32 bits.
+const MAX_DISK_BYTES: u64 = 8 << 40;
 /// Largest CPU figure, in thousandths of a core (1 024 cores).
 const MAX_CPU_MILLIS: u32 = 1_024_000;
 
@@ -36,11 +42,22 @@ pub struct Resources {
     /// Size of `/dev/shm`, in bytes: at least 64 MiB, at most half of the
     /// memory limit; what is used there is charged to the sandbox.
     pub shm_bytes: u64,
+    /// What the files that the workload changes may take on the disk, in
+    /// bytes, as the kernel enforces it; 0 = no limit.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub disk_limit_bytes: u64,
+}
+
+/// Older peers refuse fields that they do not know: a limit that is not asked
+/// for is left out.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 impl Default for Resources {
     /// A desktop with a browser: half a core and 512 MiB counted, no CPU
-    /// limit, 4 GiB memory, 4 096 processes, 1 GiB `/dev/shm`.
+    /// limit, 4 GiB memory, 4 096 processes, 1 GiB `/dev/shm`, no disk limit.
     fn default() -> Self {
         Self {
             cpu_request_millis: 500,
@@ -49,6 +66,7 @@ impl Default for Resources {
             memory_limit_bytes: 4 << 30,
             pids_limit: 4096,
             shm_bytes: 1 << 30,
+            disk_limit_bytes: 0,
         }
     }
 }
@@ -76,6 +94,10 @@ pub struct ResourcesChange {
     /// Size of `/dev/shm`, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_bytes: Option<u64>,
+    /// What its files may take on the disk, in bytes; it can only rise, and
+    /// only where there is a limit already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_limit_bytes: Option<u64>,
 }
 
 impl ResourcesChange {
@@ -94,11 +116,25 @@ impl ResourcesChange {
             memory_limit_bytes: self.memory_limit_bytes.unwrap_or(held.memory_limit_bytes),
             pids_limit: self.pids_limit.unwrap_or(held.pids_limit),
             shm_bytes: self.shm_bytes.unwrap_or(held.shm_bytes),
+            disk_limit_bytes: self.disk_limit_bytes.unwrap_or(held.disk_limit_bytes),
         };
         let mut errors = Vec::new();
+        errors.extend(disk_change_problem(held.disk_limit_bytes, changed.disk_limit_bytes));
         changed.check("resources.", &mut errors);
         if errors.is_empty() { Ok(changed) } else { Err(errors) }
     }
+}
+
+/// Files do not move between a file system of their own and one that they
+/// share, and a file system in use does not shrink.
+fn disk_change_problem(held_bytes: u64, wanted_bytes: u64) -> Option<FieldError> {
+    let problem = match (held_bytes, wanted_bytes) {
+        (held, wanted) if held == wanted => return None,
+        (0, _) => "the sandbox was made without a disk limit: create it again with a profile that has one".to_owned(),
+        (held, wanted) if wanted < held => format!("{wanted} is less than {held}: a disk limit can only be raised"),
+        _ => return None,
+    };
+    Some(FieldError::new("resources.disk_limit_bytes", problem))
 }
 
 impl Validate for Resources {
@@ -143,6 +179,14 @@ impl Validate for Resources {
                 self.shm_bytes
             ),
         );
+        require(
+            self.disk_limit_bytes == 0 || (MIN_DISK_BYTES..=MAX_DISK_BYTES).contains(&self.disk_limit_bytes),
+            "disk_limit_bytes",
+            format!(
+                "{} is out of range: use 0 (no limit), or {MIN_DISK_BYTES} (64 MiB) to {MAX_DISK_BYTES} (8 TiB)",
+                self.disk_limit_bytes
+            ),
+        );
     }
 }
 
@@ -176,6 +220,37 @@ mod tests {
         let small = ResourcesChange { memory_limit_bytes: Some(1 << 30), ..ResourcesChange::default() };
         assert_eq!(small.apply(&held).unwrap_err()[0].field, "resources.shm_bytes");
         assert_eq!(ResourcesChange::default().apply(&held).unwrap_err()[0].field, "resources");
+    }
+
+    #[test]
+    fn a_disk_limit_is_none_or_at_least_64_mib() {
+        let with = |disk_limit_bytes| Resources { disk_limit_bytes, ..Resources::default() };
+        assert_eq!(fields(&with(0)), Vec::<String>::new());
+        assert_eq!(fields(&with(MIN_DISK_BYTES)), Vec::<String>::new());
+        assert_eq!(fields(&with(MIN_DISK_BYTES - 1)), ["disk_limit_bytes"]);
+        assert_eq!(fields(&with(MAX_DISK_BYTES + 1)), ["disk_limit_bytes"]);
+    }
+
+    #[test]
+    fn a_disk_limit_rises_and_neither_falls_nor_comes_nor_goes() {
+        let with = |disk_limit_bytes| Resources { disk_limit_bytes, ..Resources::default() };
+        let set = |bytes, held: u64| {
+            let change = ResourcesChange { disk_limit_bytes: Some(bytes), ..ResourcesChange::default() };
+            change.apply(&with(held)).map(|r| r.disk_limit_bytes).map_err(|e| e[0].field.clone())
+        };
+        let refused = || Err("resources.disk_limit_bytes".to_owned());
+        assert_eq!(set(2 << 30, 1 << 30), Ok(2 << 30));
+        assert_eq!(set(1 << 30, 1 << 30), Ok(1 << 30));
+        assert_eq!(set(1 << 29, 1 << 30), refused());
+        assert_eq!(set(0, 1 << 30), refused());
+        assert_eq!(set(1 << 30, 0), refused());
+    }
+
+    #[test]
+    fn resources_without_a_disk_limit_are_spelled_as_before_there_was_one() {
+        let json = serde_json::to_value(Resources::default()).unwrap();
+        assert!(json.get("disk_limit_bytes").is_none(), "an older peer refuses what it does not know");
+        assert_eq!(serde_json::from_value::<Resources>(json).unwrap(), Resources::default());
     }
 
     #[test]

@@ -164,6 +164,9 @@ pub struct Usage {
     pub shm_bytes: u64,
     /// Processes and threads.
     pub pids: u32,
+    /// What counts against the disk limit, in bytes; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
     /// Time lost by waiting; absent where the kernel does not measure it per
     /// cgroup (cgroup v1).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -128,12 +128,16 @@ pub(super) fn space(facts: &HostFacts) -> Finding {
 /// What the kernel enforces counts: a mount option alone may only count, or
 /// be of another kind.
 pub(super) fn quota(facts: &HostFacts) -> Finding {
-    match (facts.storage.has_project_quota, facts.devices.has_loop) {
-        (Some(true), _) => Finding::ok(format!("{} project quota", facts.storage.kind)),
-        (_, true) => Finding::ok("loop-mounted file systems"),
-        (_, false) => Finding::warn(
+    match facts.storage.has_project_quota {
+        Some(true) => Finding::ok(format!("{} project quota", facts.storage.kind)),
+        _ if !facts.devices.has_loop => Finding::warn(
             "neither project quota nor loop devices",
-            "mount the file system of `root` with prjquota, or modprobe loop: sizes of homes cannot be held",
+            "mount the file system of `root` with prjquota, or modprobe loop: disk limits cannot be held",
         ),
+        _ if !facts.programs.contains_key("mkfs.ext4") => Finding::warn(
+            "no project quota, and mkfs.ext4 is not installed",
+            "apt-get install e2fsprogs: disk limits cannot be held",
+        ),
+        _ => Finding::ok("loop-mounted file systems"),
     }
 }

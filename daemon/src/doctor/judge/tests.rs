@@ -49,7 +49,7 @@ pub(in crate::doctor) fn good_host() -> HostFacts {
             snapshotter_state: Some(Ok(())),
         },
         runtime: RuntimeFacts { binary: "runc".into(), kind: "runc".into(), program: Some(program("1.1.5")) },
-        programs: BTreeMap::from([("runc", program("1.1.5")), ("nft", program("v1.0.6"))]),
+        programs: BTreeMap::from([("runc", program("1.1.5")), ("nft", program("v1.0.6")), ("mkfs.ext4", program(""))]),
         storage: StorageFacts {
             path: "/var/lib".into(),
             kind: "ext4".into(),

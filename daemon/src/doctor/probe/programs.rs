@@ -10,10 +10,11 @@ use tokio::process::Command;
 use super::super::facts::{Program, RuntimeFacts, Trial};
 
 /// Programs that are looked for, each with what makes it tell its version.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("containerd", "--version"),
     ("crun", "--version"),
     ("kata-runtime", "--version"),
+    ("mkfs.ext4", "-V"),
     ("nft", "--version"),
     ("runc", "--version"),
     ("runsc", "--version"),

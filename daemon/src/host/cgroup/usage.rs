@@ -21,7 +21,7 @@ impl Cgroups {
             Version::V2 => read_key(&self.version.file("", &path, "", "cpu.stat"), "usage_usec")?,
         };
         let pids = u32::try_from(pids).unwrap_or(u32::MAX);
-        Ok(Usage { memory_bytes: memory, cpu_us, shm_bytes: 0, pids, pressure: self.pressure(name) })
+        Ok(Usage { memory_bytes: memory, cpu_us, shm_bytes: 0, pids, disk_bytes: None, pressure: self.pressure(name) })
     }
 
     /// Time lost by waiting inside a cgroup: v2 measures it, v1 does not.

@@ -103,7 +103,13 @@ impl Reserve {
 
 fn size(node: &Node, id: &SandboxId) -> Result<u64, Error> {
     let dirs = node.layout.sandbox(id);
-    let named = tree::disk_bytes(&dirs.upper())?;
+    // A flood of output is emptied, and until then it is on the disk.
+    let logs = tree::disk_bytes(dirs.logs()).unwrap_or_default();
+    if let Some(held) = node.storage.held(&dirs.bounded())? {
+        return Ok(logs.saturating_add(held.disk_bytes));
+    }
+    let upper = dirs.upper(false);
+    let named = tree::disk_bytes(&upper)?.saturating_add(logs);
     let process_ids = node.cgroups.process_ids(id.as_str())?;
-    Ok(named.saturating_add(tree::unlinked_bytes(&process_ids, &dirs.upper())))
+    Ok(named.saturating_add(tree::unlinked_bytes(&process_ids, &upper)))
 }

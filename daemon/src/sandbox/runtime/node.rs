@@ -74,7 +74,8 @@ impl Runtime for Node {
     }
 
     async fn set_limits(&self, id: &SandboxId, wanted: &Resources) -> Result<LimitsSet, host::Error> {
-        let (cgroups, shm) = (self.cgroups.clone(), self.layout.sandbox(id).shm());
+        let (cgroups, storage, dirs) = (self.cgroups.clone(), self.storage.clone(), self.layout.sandbox(id));
+        let shm = dirs.shm();
         let (id, wanted) = (id.clone(), wanted.clone());
         let set = move || {
             let mut set = cgroups.set_limits(id.as_str(), &wanted)?;
@@ -83,6 +84,9 @@ impl Runtime for Node {
                 set.refused.push(InUse { what: "/dev/shm", wanted_bytes: wanted.shm_bytes, used_bytes });
                 set.in_force.shm_bytes = total_bytes;
             }
+            if wanted.disk_limit_bytes > 0 {
+                set.in_force.disk_limit_bytes = storage.raise(&dirs.bounded(), wanted.disk_limit_bytes)?;
+            }
             Ok(set)
         };
         blocking(set).await
@@ -90,7 +94,9 @@ impl Runtime for Node {
 
     fn usage(&self, id: &SandboxId) -> Result<Usage, host::Error> {
         let usage = self.cgroups.usage(id.as_str())?;
-        let shm_bytes = disk::space(&self.layout.sandbox(id).shm())?.used_bytes;
-        Ok(Usage { shm_bytes, ..usage })
+        let dirs = self.layout.sandbox(id);
+        let shm_bytes = disk::space(&dirs.shm())?.used_bytes;
+        let disk_bytes = self.storage.held(&dirs.bounded())?.map(|held| held.used_bytes);
+        Ok(Usage { shm_bytes, disk_bytes, ..usage })
     }
 }

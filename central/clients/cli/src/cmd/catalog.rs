@@ -51,6 +51,7 @@ impl Rows for Profile {
         Column::wide("CPU LIMIT"),
         Column::new("MEMORY LIMIT"),
         Column::new("SHM"),
+        Column::wide("DISK LIMIT"),
         Column::wide("PIDS"),
         Column::wide("NESTED USERNS"),
         Column::new("DESCRIPTION"),
@@ -62,6 +63,10 @@ impl Rows for Profile {
             0 => String::new(),
             millis => human::cores(millis),
         };
+        let disk_limit = match resources.disk_limit_bytes {
+            0 => String::new(),
+            bytes => human::size(bytes),
+        };
         vec![
             self.name.to_string().into(),
             human::cores(resources.cpu_request_millis).into(),
@@ -69,6 +74,7 @@ impl Rows for Profile {
             limit.into(),
             human::size(resources.memory_limit_bytes).into(),
             human::size(resources.shm_bytes).into(),
+            disk_limit.into(),
             resources.pids_limit.to_string().into(),
             if self.isolation.nested_user_namespaces { "yes" } else { "no" }.into(),
             self.description.clone().into(),

@@ -109,8 +109,17 @@ pub(crate) fn spec_fields(card: &mut Card, spec: &SandboxSpec, resources: &Resou
                 human::size(resources.shm_bytes)
             ),
         )
+        .field("Disk", disk_limit(resources))
         .field("Processes", format!("limit {}", resources.pids_limit))
         .field("Environment", spec.env.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+}
+
+/// Empty without a limit: the field is left out.
+fn disk_limit(resources: &Resources) -> String {
+    match resources.disk_limit_bytes {
+        0 => String::new(),
+        bytes => format!("limit {}", human::size(bytes)),
+    }
 }
 
 /// `application never, window manager on-failure, display never`.
@@ -130,9 +139,11 @@ fn policies(restart: &Restart) -> String {
 
 fn usage_fields(card: &mut Card, sandbox: &Sandbox) {
     if let Some(usage) = sandbox.observed.usage {
+        let disk = usage.disk_bytes.map(|bytes| format!("{} on the disk, ", human::size(bytes)));
         let text = format!(
-            "{} memory, {} CPU time, {} in /dev/shm, {}",
+            "{} memory, {}{} CPU time, {} in /dev/shm, {}",
             human::size(usage.memory_bytes),
+            disk.unwrap_or_default(),
             human::duration_us(usage.cpu_us),
             human::size(usage.shm_bytes),
             human::count(usize::try_from(usage.pids).unwrap_or(usize::MAX), "process", "processes")
