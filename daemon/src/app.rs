@@ -34,6 +34,7 @@ use crate::sandbox::image::Images;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::manager::Limits;
 use crate::sandbox::{Manager, Node, Services};
+use crate::storage::Storage;
 use crate::tasks::Tasks;
 
 /// Cgroup of the shims, beside those of the sandboxes.
@@ -127,6 +128,7 @@ impl App {
             images_changed: images_changed_rx,
             link: link_state.clone(),
             pressures,
+            holdings: manager.holdings(),
             status: status_tx,
             ready: conditions,
         };
@@ -267,11 +269,9 @@ async fn build_node(
     tracing::info!(?cap, "all sandboxes together are capped");
     std::fs::create_dir_all(&config.runc_state).map_err(|e| host::Error::path("create", &config.runc_state, e))?;
     let (ledger, contents, is_lost) = startup::open_ledger(&layout)?;
-    match host::quota::enforces_projects(layout.root()) {
-        Ok(project_quota) => tracing::info!(cgroup = cgroups.version().as_str(), project_quota, "host looked at"),
-        // Nothing depends on it yet.
-        Err(error) => tracing::warn!(%error, "whether the root has project quota is not known"),
-    }
+    let storage = Storage::find(layout.root(), config.storage.limit_by, layout.blanks())?;
+    let disk_limits = storage.kind().as_str();
+    tracing::info!(cgroup = cgroups.version().as_str(), disk_limits, "host looked at");
     let (images, puller) = build_images(config, &client, tasks);
     let node = Arc::new(Node {
         runtime: RuntimeOptions {
@@ -287,6 +287,7 @@ async fn build_node(
         client,
         layout,
         cgroups,
+        storage,
     });
     let services =
         Arc::new(Services { runtime: node.clone(), ledger, metrics: metrics.clone(), pressures: pressures.clone() });

@@ -37,6 +37,7 @@ fn one(sandbox: wire::DesiredSandbox, now_unix_ms: u64) -> Result<Desired, Inval
         restart_count: sandbox.restart_count,
         spec: require("spec", sandbox.spec)?.try_into()?,
         resources: sandbox.resources.map(resources).transpose()?,
+        asked_generation: None,
         created_at_unix_ms: now_unix_ms,
     })
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use roost_proto::id::SandboxId;
 use roost_proto::model::{Ability, ImageInfo, NodeCapacity, NodeCondition, NodeFacts, NodeStatus};
 use tokio::sync::watch;
 
@@ -14,6 +15,7 @@ use crate::link::LinkState;
 use crate::node::images::NodeImages;
 use crate::sandbox::Node;
 use crate::sandbox::failure::chain;
+use crate::sandbox::manager::Holdings;
 
 /// Between two looks at what changes without telling: load, disk, images.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -40,6 +42,8 @@ pub struct StatusReporter {
     pub link: watch::Receiver<Option<LinkState>>,
     /// What the node runs short of.
     pub pressures: watch::Receiver<Vec<NodeCondition>>,
+    /// What sandboxes hold that central does not know of.
+    pub holdings: watch::Receiver<Holdings>,
     /// Where the status goes.
     pub status: watch::Sender<NodeStatus>,
     /// Readiness conditions of the process: containerd, display image.
@@ -51,12 +55,15 @@ impl StatusReporter {
     pub async fn report(&mut self) {
         let containerd_up = *self.containerd.borrow_and_update();
         self.images_changed.borrow_and_update();
-        let pressures = self.pressures.borrow_and_update().clone();
+        let mut told = self.pressures.borrow_and_update().clone();
+        let holdings = self.holdings.borrow_and_update().clone();
+        told.extend(id_conflict(&holdings));
         let version = match self.node.client.version().await {
             Ok(version) if containerd_up => version.version,
             _ => self.status.borrow().facts.containerd_version.clone(),
         };
-        let status = self.compose(containerd_up, &version, pressures).await;
+        let mut status = self.compose(containerd_up, &version, told).await;
+        status.capacity = holdings.leave_of(self.capacity);
         self.status.send_if_modified(|old| {
             let changed = *old != status;
             *old = status;
@@ -81,16 +88,12 @@ impl StatusReporter {
                 Ok(()) = self.containerd.changed() => {}
                 Ok(()) = self.images_changed.changed() => {}
                 Ok(()) = self.pressures.changed() => {}
+                Ok(()) = self.holdings.changed() => {}
             }
         }
     }
 
-    async fn compose(
-        &self,
-        containerd_up: bool,
-        containerd_version: &str,
-        pressures: Vec<NodeCondition>,
-    ) -> NodeStatus {
+    async fn compose(&self, containerd_up: bool, containerd_version: &str, told: Vec<NodeCondition>) -> NodeStatus {
         let version = self.node.cgroups.version().as_str();
         let facts = facts::node_facts(version, containerd_version).unwrap_or_else(|error| {
             tracing::warn!(error = %chain(&error), "facts of the node cannot be read");
@@ -121,10 +124,14 @@ impl StatusReporter {
         tell(&self.ready.0, &conditions[0]);
         tell(&self.ready.1, &conditions[1]);
         conditions.extend(link.and_then(|link| link.clock_skew()));
-        conditions.extend(pressures);
+        conditions.extend(told);
         let (plain, glx) = (self.node.display_image(false), self.node.display_image(true));
         let mut abilities = self.abilities.clone();
         abilities.extend(abilities::of_displays(&images, plain, glx));
+        // None before the host was looked at.
+        if !abilities.is_empty() {
+            abilities.push(abilities::disk_limit(self.node.storage.kind(), &self.abilities));
+        }
         let cap = self.node.cgroups.cap();
         NodeStatus { facts, capacity: self.capacity, images, conditions, load, abilities, cap }
     }
@@ -134,6 +141,21 @@ impl StatusReporter {
 /// down each time, and asks the node itself when somebody wants to know.
 fn settled(image: ImageInfo) -> ImageInfo {
     ImageInfo { in_use_by: 0, last_used_at_unix_ms: 0, ..image }
+}
+
+/// Says that sandboxes are refused because others have their ids. It stops no
+/// placement: new sandboxes get ids of their own.
+fn id_conflict(holdings: &Holdings) -> Option<NodeCondition> {
+    let ids: Vec<&str> = holdings.id_conflicts.iter().map(SandboxId::as_str).collect();
+    (!ids.is_empty()).then(|| NodeCondition {
+        kind: "IdRangeConflict".into(),
+        is_true: true,
+        reason: "IdsTaken".into(),
+        message: format!(
+            "refused, because other sandboxes have their ids: {}; see `roost sandbox get`",
+            ids.join(", ")
+        ),
+    })
 }
 
 fn condition(kind: &str, is_true: bool, reason: &str, message: &str) -> NodeCondition {

@@ -9,6 +9,8 @@ use crate::host::namespaces::IDS_PER_SANDBOX;
 pub struct IdRanges {
     first: u32,
     count: u32,
+    /// First ids of the ranges in use. Those of an earlier configuration may
+    /// lie elsewhere, and across two of ours.
     used: BTreeSet<u32>,
 }
 
@@ -22,26 +24,28 @@ impl IdRanges {
     }
 
     /// Marks the range that begins at `first_id` as used, as a ledger says.
-    /// False if it is not a free range of this node.
+    /// False if it shares an id with one in use, or with the host's own users.
     pub fn take(&mut self, first_id: u32) -> bool {
-        let offset = first_id.checked_sub(self.first);
-        let index = offset.filter(|o| o % IDS_PER_SANDBOX == 0).map(|o| o / IDS_PER_SANDBOX);
-        index.is_some_and(|index| index < self.count && self.used.insert(index))
+        let can_be = (IDS_PER_SANDBOX..=u32::MAX - IDS_PER_SANDBOX).contains(&first_id);
+        can_be && self.is_free(first_id) && self.used.insert(first_id)
+    }
+
+    fn is_free(&self, first_id: u32) -> bool {
+        let reach = IDS_PER_SANDBOX - 1;
+        self.used.range(first_id.saturating_sub(reach)..=first_id.saturating_add(reach)).next().is_none()
     }
 
     /// First id of the lowest free range; none when all are used.
     pub fn allocate(&mut self) -> Option<u32> {
-        let taken_up_to = self.used.iter().zip(0..).take_while(|(used, index)| **used == *index).count();
-        let index = u32::try_from(taken_up_to).ok().filter(|index| *index < self.count)?;
-        self.used.insert(index);
-        Some(self.first + index * IDS_PER_SANDBOX)
+        let ranges = (0..self.count).map(|index| self.first + index * IDS_PER_SANDBOX);
+        let first_id = ranges.into_iter().find(|first_id| self.is_free(*first_id))?;
+        self.used.insert(first_id);
+        Some(first_id)
     }
 
     /// Gives a range back.
     pub fn free(&mut self, first_id: u32) {
-        if let Some(offset) = first_id.checked_sub(self.first) {
-            self.used.remove(&(offset / IDS_PER_SANDBOX));
-        }
+        self.used.remove(&first_id);
     }
 
     /// Ranges in use.
@@ -74,6 +78,17 @@ mod tests {
         assert!(!ranges.take(7));
         assert_eq!(ranges.allocate(), Some(1 << 20));
         assert_eq!(ranges.allocate(), Some((1 << 20) + 2 * IDS_PER_SANDBOX));
+    }
+
+    #[test]
+    fn a_range_of_an_earlier_configuration_is_kept_apart_from_ours() {
+        let mut ranges = IdRanges::new(1 << 20, 4);
+        assert!(ranges.take(1 << 21), "elsewhere");
+        assert!(ranges.take((1 << 20) + IDS_PER_SANDBOX / 2), "across the first two");
+        assert!(!ranges.take((1 << 20) + 1), "it shares ids with that one");
+        assert_eq!(ranges.allocate(), Some((1 << 20) + 2 * IDS_PER_SANDBOX));
+        ranges.free((1 << 20) + IDS_PER_SANDBOX / 2);
+        assert_eq!(ranges.allocate(), Some(1 << 20));
     }
 
     #[test]

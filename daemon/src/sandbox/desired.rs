@@ -40,6 +40,11 @@ pub struct Desired {
     /// changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// Generation of the newest change that was more than new requests and
+    /// limits: only such a change starts what has failed, or ends a wait.
+    /// Absent: the newest generation is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_generation: Option<u64>,
     /// Unix time of its creation on this node, in milliseconds.
     pub created_at_unix_ms: u64,
 }
@@ -49,6 +54,23 @@ impl Desired {
     #[must_use]
     pub fn resources(&self) -> &Resources {
         self.resources.as_ref().unwrap_or(&self.spec.resources)
+    }
+
+    /// Generation of the newest change that was more than new requests and
+    /// limits.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.asked_generation.unwrap_or(self.generation)
+    }
+
+    /// This wish as the one that follows `before`: remembers what was asked
+    /// last, if nothing but requests and limits differs.
+    #[must_use]
+    pub fn following(self, before: &Self) -> Self {
+        let is_only_limits = before.resources() != self.resources()
+            && before.run_state == self.run_state
+            && before.restart_count == self.restart_count;
+        Self { asked_generation: is_only_limits.then(|| before.asked()), ..self }
     }
 }
 
@@ -61,4 +83,38 @@ pub struct View {
     pub observed: Observed,
     /// Position of its last change in the node's sequence of changes.
     pub change: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::ledger::{Record, decode};
+
+    fn desired() -> Desired {
+        let golden = include_str!("../reconcile/ledger/golden/record-v1.json");
+        let record: Record = decode(golden.as_bytes()).unwrap();
+        Desired::clone(&record.desired)
+    }
+
+    /// The wish after `before` with `pids` as its process limit.
+    fn limited(before: &Desired, pids_limit: u32) -> Desired {
+        let resources = Some(Resources { pids_limit, ..before.resources().clone() });
+        Desired { resources, generation: before.generation + 1, ..before.clone() }.following(before)
+    }
+
+    #[test]
+    fn however_many_limits_are_changed_nothing_was_asked() {
+        let before = desired();
+        let twice = limited(&limited(&before, 77), 78);
+        assert_eq!((twice.generation, twice.asked()), (before.generation + 2, before.generation));
+    }
+
+    #[test]
+    fn a_start_or_a_restart_after_a_change_of_limits_is_asked() {
+        let set = limited(&desired(), 77);
+        let started = Desired { generation: set.generation + 1, ..set.clone() }.following(&set);
+        assert_eq!(started.asked(), started.generation);
+        let restarted = Desired { restart_count: set.restart_count + 1, ..limited(&set, 78) }.following(&set);
+        assert_eq!(restarted.asked(), restarted.generation);
+    }
 }

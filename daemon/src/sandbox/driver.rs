@@ -22,7 +22,6 @@ use super::Desired;
 use super::ensure::{Ended, Watch};
 use super::eviction::Eviction;
 use super::failure::{StartError, chain};
-use super::limits::is_only_limits;
 use super::publisher::{Publisher, unix_ms};
 use super::restart::Scope;
 use super::runtime::{Services, Start};
@@ -32,8 +31,8 @@ use crate::reconcile::ledger::{Change, Failure, Progress, ReadyRecord, Record};
 
 /// First and longest wait before something is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// Longest time between two looks at a clock that may be set.
-const CLOCK_PERIOD: Duration = Duration::from_secs(10);
+/// Reason of a sandbox that must not run, because another has its ids.
+const IDS_TAKEN: &str = "ids-taken";
 
 /// What existed of a sandbox when its driver began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,16 +77,11 @@ async fn or_shutdown(changed: Result<(), watch::error::RecvError>, event: Event)
     }
 }
 
-/// Waits for the time of a restart; without one, for ever. The clock may be
-/// set meanwhile: it is looked at again and again.
-async fn until_due(phase: &Phase) {
-    let Phase::Backoff(comeback) = phase else { return std::future::pending().await };
-    loop {
-        let left_ms = comeback.at_unix_ms.saturating_sub(unix_ms());
-        if left_ms == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(left_ms).min(CLOCK_PERIOD)).await;
+/// Waits for the time of a restart; without one, for ever.
+async fn until_due(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -115,6 +109,12 @@ pub struct Driver {
     pub hints_before: u64,
     /// What the outside sees.
     pub publisher: Publisher,
+    /// When the restart that is waited for begins, by a clock that nobody can
+    /// set; what is published and kept of it is for people and for the next
+    /// daemon.
+    pub due: Option<Instant>,
+    /// Why it must not run here, if so.
+    pub barred: Option<String>,
     /// Set for a sandbox that was just made.
     pub accepted: Option<Accepted>,
     /// Tells that the daemon shuts down: sandboxes stay.
@@ -137,16 +137,11 @@ impl Driver {
         let mut phase = Box::pin(self.adopt(found)).await;
         loop {
             let desired = self.desired.borrow_and_update().clone();
-            if let Phase::Failed(failure) = &mut phase
-                && is_only_limits(&self.record.desired, &desired)
-            {
-                failure.generation = desired.generation;
-                self.progress.failure = Some(failure.clone());
-                self.save().await;
-            }
             self.record.desired = desired.clone();
+            let is_due = self.due.is_none_or(|due| due <= Instant::now());
             // Boxed: a driver that rests, as most do, holds no room for its steps.
-            phase = match next_step(&desired, &phase, self.progress.restarts_done, unix_ms()) {
+            phase = match next_step(&desired, &phase, self.progress.restarts_done, is_due) {
+                Step::Start | Step::Again(_) if self.barred.is_some() => Box::pin(self.refuse(&desired)).await,
                 Step::Rest => {
                     self.publisher.settle(&desired, &phase);
                     if phase == Phase::Gone {
@@ -189,6 +184,7 @@ impl Driver {
         let known = (scope == Some(Scope::Workload)).then_some(Role::Workload);
         let mut watch = self.watch(&services, CancellationToken::new()).passing_over(known);
         let manager_lost = services.runtime.window_manager_lost(desired, self.record.display_number);
+        let due = self.due.filter(|_| scope.is_some());
         // Cancel-safe: a wish, a victim and an eviction stay in their channels;
         // a hint counts as new until the runtime was asked about it; a lost
         // window manager and a time that came are seen again.
@@ -199,7 +195,7 @@ impl Driver {
             changed = self.evictions.changed(), if runs => or_shutdown(changed, Event::Evicted).await,
             changed = self.victims.changed(), if runs => or_shutdown(changed, Event::MemoryRanOut).await,
             exit_code = manager_lost, if *phase == Phase::Ready => Event::ManagerLost(exit_code),
-            () = until_due(phase) => Event::Due,
+            () = until_due(due) => Event::Due,
             () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => Event::Due,
         }
     }
@@ -310,7 +306,7 @@ impl Driver {
                     if changed.is_err() {
                         return start.await;
                     }
-                    if next_step(&self.desired.borrow(), &Phase::Starting, 0, 0) != Step::Start {
+                    if next_step(&self.desired.borrow(), &Phase::Starting, 0, false) != Step::Start {
                         cancel.cancel();
                     }
                 }
@@ -360,6 +356,15 @@ impl Driver {
         self.publisher.note(&failure.reason, failure.message.clone());
         self.tear_down(desired, Duration::ZERO).await;
         Phase::Failed(failure)
+    }
+
+    /// It must not run here; its files are kept.
+    async fn refuse(&mut self, desired: &Arc<Desired>) -> Phase {
+        let message = self.barred.clone().unwrap_or_default();
+        tracing::error!(sandbox = %desired.id, reason = IDS_TAKEN, message, "sandbox is refused");
+        let generation = desired.generation;
+        let failure = Failure { reason: IDS_TAKEN.into(), message, stage: None, exit_code: None, generation };
+        self.fail(desired, failure).await
     }
 
     async fn stop(&mut self, desired: &Arc<Desired>) -> Phase {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use roost_proto::model::Resources;
 
 use super::failure::chain;
-use super::{Desired, Origin};
 use crate::host;
 use crate::host::cgroup::LimitsSet;
 
@@ -50,30 +49,10 @@ pub(super) fn judge(result: Result<LimitsSet, host::Error>) -> Attempt {
     }
 }
 
-/// Whether a newer wish changes nothing but requests and limits: that is no
-/// wish to start what has failed.
-///
-/// A local start of a failed sandbox changes the generation alone, so that of
-/// a local sandbox only one step can be told.
-pub(super) fn is_only_limits(before: &Desired, after: &Desired) -> bool {
-    let one_step = after.generation == before.generation + 1 || after.origin == Origin::Central;
-    one_step
-        && before.resources() != after.resources()
-        && before.run_state == after.run_state
-        && before.restart_count == after.restart_count
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::cgroup::InUse;
-    use crate::reconcile::ledger::{Record, decode};
-
-    fn desired() -> Desired {
-        let golden = include_str!("../reconcile/ledger/golden/record-v1.json");
-        let record: Record = decode(golden.as_bytes()).unwrap();
-        Desired { origin: Origin::Local, ..Desired::clone(&record.desired) }
-    }
 
     #[test]
     fn a_refused_limit_is_told_with_both_numbers_and_tried_again() {
@@ -84,19 +63,5 @@ mod tests {
         assert_eq!((reason, attempt.in_force), ("limits-in-use", Some(Resources::default())));
         assert!(message.contains("100 bytes") && message.contains("300 bytes"), "{message}");
         assert!(attempt.retry.is_some());
-    }
-
-    #[test]
-    fn new_limits_alone_do_not_start_what_has_failed() {
-        let before = desired();
-        let resources = Some(Resources { pids_limit: 77, ..Resources::default() });
-        let set = Desired { resources, generation: before.generation + 1, ..before.clone() };
-        assert!(is_only_limits(&before, &set));
-        let started = Desired { generation: before.generation + 1, ..before.clone() };
-        assert!(!is_only_limits(&before, &started));
-        let both = Desired { generation: before.generation + 2, ..set.clone() };
-        assert!(!is_only_limits(&before, &both));
-        let restarted = Desired { restart_count: before.restart_count + 1, ..set };
-        assert!(!is_only_limits(&before, &restarted));
     }
 }

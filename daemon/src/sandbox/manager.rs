@@ -4,6 +4,7 @@
 //! hears of it and before its caller gets an answer.
 
 mod central;
+mod holdings;
 mod resources;
 
 use std::collections::{HashMap, HashSet};
@@ -27,6 +28,7 @@ use super::{Desired, Origin, Services, View};
 use crate::reconcile::ledger::{Change, LedgerError, Progress, Record};
 use crate::tasks::{TaskName, Tasks};
 pub use central::ApplyError;
+pub use holdings::Holdings;
 
 /// X display number inside every sandbox: each has an X socket directory of
 /// its own.
@@ -81,6 +83,8 @@ impl From<LedgerError> for RequestError {
 #[derive(Debug)]
 struct Handle {
     record: Record,
+    /// False: another sandbox has its ids, and it must not run.
+    owns_ids: bool,
     desired: watch::Sender<Arc<Desired>>,
     hints: watch::Sender<u64>,
     victims: watch::Sender<Option<OomVictim>>,
@@ -94,6 +98,23 @@ struct Inner {
     central_generation: u64,
     /// What is left of these is being removed: they cannot be made yet.
     reaping: HashSet<SandboxId>,
+}
+
+/// What a driver begins with.
+#[derive(Debug, Default)]
+struct Beginning {
+    /// What exists of the sandbox.
+    found: Found,
+    /// Set for one that was just made.
+    accepted: Option<Accepted>,
+    /// Why it must not run here, if so.
+    barred: Option<String>,
+}
+
+impl Beginning {
+    fn of(accepted: Accepted) -> Self {
+        Self { accepted: Some(accepted), ..Self::default() }
+    }
 }
 
 /// How many sandboxes there may be, and which ids they get.
@@ -113,6 +134,7 @@ pub struct Manager {
     table: Table,
     limits: Limits,
     inner: Arc<Mutex<Inner>>,
+    holdings: watch::Sender<Holdings>,
     /// Held from the decision on a request until it is durable.
     lane: Arc<tokio::sync::Mutex<()>>,
     shutdown: CancellationToken,
@@ -135,6 +157,7 @@ impl Manager {
             table: Table::default(),
             limits,
             inner: Arc::new(Mutex::new(inner)),
+            holdings: watch::Sender::default(),
             lane: Arc::default(),
             shutdown,
         }
@@ -145,15 +168,15 @@ impl Manager {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what the ledger holds, with what exists of it.
-    pub fn restore(&self, records: Vec<(Record, Progress, Found)>, central_generation: u64) {
+    /// Takes over what the ledger holds, with what exists of it. Of two that
+    /// share ids the one that runs goes on; the other must not.
+    pub fn restore(&self, mut records: Vec<(Record, Progress, Found)>, central_generation: u64) {
         self.lock().central_generation = central_generation;
+        records.sort_by_key(|(_, _, found)| *found == Found::default());
         for (record, progress, found) in records {
-            if !self.lock().ids.take(record.first_id) {
-                tracing::error!(sandbox = %record.desired.id, first_id = record.first_id, "id range of the ledger is not of this node");
-            }
+            let barred = self.take_ids(&record).err();
             self.table.put_desired(record.desired.clone());
-            self.drive(record, progress, found, None);
+            self.drive(record, progress, Beginning { found, accepted: None, barred });
         }
     }
 
@@ -168,7 +191,8 @@ impl Manager {
     }
 
     /// Starts the driver of a sandbox whose record is durable.
-    fn drive(&self, record: Record, progress: Progress, found: Found, accepted: Option<Accepted>) {
+    fn drive(&self, record: Record, progress: Progress, beginning: Beginning) {
+        let Beginning { found, accepted, barred } = beginning;
         let id = record.desired.id.clone();
         let (desired_tx, desired) = watch::channel(record.desired.clone());
         let (hints_tx, hints) = watch::channel(0);
@@ -176,12 +200,14 @@ impl Manager {
         let (evictions_tx, evictions) = watch::channel(None);
         let handle = Handle {
             record: record.clone(),
+            owns_ids: barred.is_none(),
             desired: desired_tx,
             hints: hints_tx,
             victims: victims_tx,
             evictions: evictions_tx,
         };
         self.lock().handles.insert(id.clone(), handle);
+        self.count_holdings();
         let observed = self.table.get(&id).map_or_else(Observed::pending, |view| view.observed);
         let driver = Box::new(Driver {
             services: self.services.clone(),
@@ -194,6 +220,8 @@ impl Manager {
             evictions,
             hints_before: 0,
             publisher: Publisher::new(id.clone(), self.table.clone(), observed),
+            due: None,
+            barred,
             accepted,
             shutdown: self.shutdown.clone(),
         });
@@ -212,23 +240,24 @@ impl Manager {
         }
         {
             let mut inner = self.lock();
-            if let Some(handle) = inner.handles.remove(id) {
+            if let Some(handle) = inner.handles.remove(id).filter(|handle| handle.owns_ids) {
                 inner.ids.free(handle.record.first_id);
             }
         }
+        self.count_holdings();
         self.forget_later(id).await;
     }
 
+    /// Forgets a sandbox that is gone. The same id may live again by then, and
+    /// even be gone again: that one is shown for its own time.
     async fn forget_later(&self, id: &SandboxId) {
+        let Some(shown) = self.get(id) else { return };
         // Cancel-safe: nothing but the time is waited for.
         tokio::select! {
             () = tokio::time::sleep(GONE_SHOWN_FOR) => {}
             () = self.shutdown.cancelled() => return,
         }
-        // The same id may live again by now.
-        if !self.lock().handles.contains_key(id) {
-            self.table.remove(id);
-        }
+        self.table.remove_unchanged(id, shown.change);
     }
 
     /// Makes a local sandbox; the same id and spec again returns it.
@@ -278,6 +307,7 @@ impl Manager {
             restart_count: 0,
             spec,
             resources: None,
+            asked_generation: None,
             created_at_unix_ms: unix_ms(),
         };
         let record = self.allocate(desired)?;
@@ -289,7 +319,7 @@ impl Manager {
         self.table.remove(&id);
         self.table.put_desired(record.desired.clone());
         let accepted = Accepted { at, durable_at: Instant::now() };
-        self.drive(record, Progress::default(), Found::default(), Some(accepted));
+        self.drive(record, Progress::default(), Beginning::of(accepted));
         self.get(&id).ok_or(RequestError::NotFound(id))
     }
 
@@ -352,6 +382,7 @@ impl Manager {
             handle.record = record;
             handle.desired.send_replace(desired);
         }
+        self.count_holdings();
     }
 
     /// Generation of central's desired state that is durable here; 0 = none.
@@ -429,3 +460,6 @@ impl Manager {
         self.lock().ids.used()
     }
 }
+
+#[cfg(test)]
+mod tests;

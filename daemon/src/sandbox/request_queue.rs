@@ -63,12 +63,13 @@ pub fn decide(request: Request, desired: &Desired, phase: Phase, backs_off: bool
     if desired.run_state == run_state && !restart && !retry {
         return Decision::Ignore;
     }
-    Decision::Accept(Box::new(Desired {
+    let wish = Desired {
         run_state,
         generation: desired.generation + 1,
         restart_count: desired.restart_count + u64::from(restart),
         ..desired.clone()
-    }))
+    };
+    Decision::Accept(Box::new(wish.following(desired)))
 }
 
 /// Decides on a change of requests and limits.
@@ -87,7 +88,8 @@ pub fn decide_resources(change: &ResourcesChange, desired: &Desired) -> Result<D
         return Ok(Decision::Ignore);
     }
     let generation = desired.generation + 1;
-    Ok(Decision::Accept(Box::new(Desired { resources: Some(resources), generation, ..desired.clone() })))
+    let wish = Desired { resources: Some(resources), generation, ..desired.clone() };
+    Ok(Decision::Accept(Box::new(wish.following(desired))))
 }
 
 /// Whether creating `id` again with this spec is a repetition of the same
@@ -159,6 +161,7 @@ mod tests {
         let after = accepted(decide_resources(&change(300), &before).unwrap());
         assert_eq!((after.generation, after.resources().pids_limit), (before.generation + 1, 300));
         assert!(is_repetition(&after, &before.spec));
+        assert_eq!(after.asked(), before.asked(), "it is no wish to start");
         assert_eq!(decide_resources(&change(300), &after), Ok(Decision::Ignore));
         assert_eq!(decide_resources(&change(1), &after).unwrap_err().0[0].field, "resources.pids_limit");
         let of_central = Desired { origin: Origin::Central, ..before };

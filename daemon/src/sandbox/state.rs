@@ -20,10 +20,11 @@
 //!   given up between two stages.
 //! - Ready → Stopping: desired Stopped, or one more restart is asked for.
 //!   → Failed, Backoff: a part ended by itself; [`super::restart`] says which.
-//! - Backoff → Starting: its time came, or a newer generation does not wait.
+//! - Backoff → Starting: its time came, or somebody asked and does not wait.
 //!   → Stopping, Deleting: the wish changed. → Backoff, Failed: one more part
 //!   ended meanwhile. The outside sees it as Starting.
-//! - Failed → Starting: a newer generation still wants it Running.
+//! - Failed → Starting: somebody asked again, and it is wanted Running. New
+//!   requests and limits alone ask for nothing.
 //! - Stopped → Starting: desired Running.
 //! - Gone is final: nothing of the sandbox is left on the node.
 
@@ -90,19 +91,23 @@ pub enum Step {
 
 /// The next step from `phase` towards `desired`.
 ///
-/// `restarts_done` counts the restarts that were asked for and carried out.
+/// `restarts_done` counts the restarts that were asked for and carried out;
+/// `is_due`: the time of a restart that is waited for came.
 #[must_use]
-pub fn next_step(desired: &Desired, phase: &Phase, restarts_done: u64, now_unix_ms: u64) -> Step {
+pub fn next_step(desired: &Desired, phase: &Phase, restarts_done: u64, is_due: bool) -> Step {
     match (desired.run_state, phase) {
         (_, Phase::Gone) | (RunState::Stopped, Phase::Stopped) => Step::Rest,
         (RunState::Deleted, _) => Step::Delete,
         (RunState::Stopped, _) => Step::Stop,
         (RunState::Running, Phase::Ready | Phase::Backoff(_)) if desired.restart_count > restarts_done => Step::Stop,
         (RunState::Running, Phase::Ready) => Step::Rest,
-        (RunState::Running, Phase::Failed(failure)) if desired.generation <= failure.generation => Step::Rest,
+        (RunState::Running, Phase::Failed(failure)) if desired.asked() <= failure.generation => Step::Rest,
         (RunState::Running, Phase::Backoff(comeback)) => {
-            let is_due = now_unix_ms >= comeback.at_unix_ms || desired.generation > comeback.generation;
-            if is_due { Step::Again(comeback.scope) } else { Step::Rest }
+            if is_due || desired.asked() > comeback.generation {
+                Step::Again(comeback.scope)
+            } else {
+                Step::Rest
+            }
         }
         (RunState::Running, _) => Step::Start,
     }
@@ -137,16 +142,26 @@ mod tests {
 
     #[test]
     fn a_failure_stands_until_a_newer_generation_wants_it_running() {
-        assert_eq!(next_step(&desired(RunState::Running, 3, 0), &failed(3), 0, NOW), Step::Rest);
-        assert_eq!(next_step(&desired(RunState::Running, 4, 0), &failed(3), 0, NOW), Step::Start);
+        assert_eq!(next_step(&desired(RunState::Running, 3, 0), &failed(3), 0, false), Step::Rest);
+        assert_eq!(next_step(&desired(RunState::Running, 4, 0), &failed(3), 0, false), Step::Start);
+    }
+
+    #[test]
+    fn new_limits_neither_start_what_has_failed_nor_end_a_wait() {
+        let set = Desired { asked_generation: Some(3), ..desired(RunState::Running, 5, 0) };
+        assert_eq!(next_step(&set, &failed(3), 0, false), Step::Rest);
+        assert_eq!(next_step(&set, &backoff(NOW + 1, 3), 0, false), Step::Rest);
+        let asked = Desired { asked_generation: Some(4), ..set };
+        assert_eq!(next_step(&asked, &failed(3), 0, false), Step::Start);
+        assert_eq!(next_step(&asked, &backoff(NOW + 1, 3), 0, false), Step::Again(Scope::Workload));
     }
 
     #[test]
     fn a_restart_is_a_stop_and_then_a_start() {
         let desired = desired(RunState::Running, 2, 1);
-        assert_eq!(next_step(&desired, &Phase::Ready, 0, NOW), Step::Stop);
-        assert_eq!(next_step(&desired, &Phase::Stopped, 0, NOW), Step::Start);
-        assert_eq!(next_step(&desired, &Phase::Ready, 1, NOW), Step::Rest);
+        assert_eq!(next_step(&desired, &Phase::Ready, 0, false), Step::Stop);
+        assert_eq!(next_step(&desired, &Phase::Stopped, 0, false), Step::Start);
+        assert_eq!(next_step(&desired, &Phase::Ready, 1, false), Step::Rest);
     }
 
     #[test]
@@ -162,26 +177,26 @@ mod tests {
             backoff(NOW + 1, 99),
             Phase::Deleting,
         ] {
-            assert_eq!(next_step(&desired, &phase, 0, NOW), Step::Delete, "{phase:?}");
+            assert_eq!(next_step(&desired, &phase, 0, true), Step::Delete, "{phase:?}");
         }
-        assert_eq!(next_step(&desired, &Phase::Gone, 0, NOW), Step::Rest);
+        assert_eq!(next_step(&desired, &Phase::Gone, 0, true), Step::Rest);
     }
 
     #[test]
     fn a_backoff_lasts_until_its_time_or_a_newer_wish() {
         let same = desired(RunState::Running, 3, 0);
-        assert_eq!(next_step(&same, &backoff(NOW + 1, 3), 0, NOW), Step::Rest);
-        assert_eq!(next_step(&same, &backoff(NOW, 3), 0, NOW), Step::Again(Scope::Workload));
+        assert_eq!(next_step(&same, &backoff(NOW + 1, 3), 0, false), Step::Rest);
+        assert_eq!(next_step(&same, &backoff(NOW, 3), 0, true), Step::Again(Scope::Workload));
         let newer = desired(RunState::Running, 4, 0);
-        assert_eq!(next_step(&newer, &backoff(NOW + 1, 3), 0, NOW), Step::Again(Scope::Workload));
+        assert_eq!(next_step(&newer, &backoff(NOW + 1, 3), 0, false), Step::Again(Scope::Workload));
     }
 
     #[test]
     fn a_stop_or_an_asked_restart_does_not_wait_for_a_backoff() {
         let waiting = backoff(NOW + 1_000_000, 3);
-        assert_eq!(next_step(&desired(RunState::Stopped, 4, 0), &waiting, 0, NOW), Step::Stop);
-        assert_eq!(next_step(&desired(RunState::Running, 4, 1), &waiting, 0, NOW), Step::Stop);
-        assert_eq!(next_step(&desired(RunState::Running, 3, 0), &waiting, 0, NOW), Step::Rest);
+        assert_eq!(next_step(&desired(RunState::Stopped, 4, 0), &waiting, 0, false), Step::Stop);
+        assert_eq!(next_step(&desired(RunState::Running, 4, 1), &waiting, 0, false), Step::Stop);
+        assert_eq!(next_step(&desired(RunState::Running, 3, 0), &waiting, 0, false), Step::Rest);
     }
 
     /// A sandbox whose steps succeed and whose parts end at any time.
@@ -195,7 +210,8 @@ mod tests {
 
     impl Played {
         fn step(&mut self, desired: &Desired) {
-            self.phase = match next_step(desired, &self.phase, self.restarts_done, self.now) {
+            let is_due = matches!(&self.phase, Phase::Backoff(comeback) if comeback.at_unix_ms <= self.now);
+            self.phase = match next_step(desired, &self.phase, self.restarts_done, is_due) {
                 Step::Rest => return,
                 Step::Start => {
                     self.restarts_done = desired.restart_count;

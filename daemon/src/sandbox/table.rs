@@ -99,6 +99,15 @@ impl Table {
         }
     }
 
+    /// Forgets a sandbox, unless it was changed since `change`.
+    pub fn remove_unchanged(&self, id: &SandboxId, change: u64) {
+        let mut inner = self.lock();
+        if inner.views.get(id).is_some_and(|view| view.change == change) {
+            inner.views.remove(id);
+            inner.order.remove(&change);
+        }
+    }
+
     /// One sandbox.
     #[must_use]
     pub fn get(&self, id: &SandboxId) -> Option<View> {

@@ -35,6 +35,7 @@ impl Node {
                 run_state: RunState::Running,
                 restart_count: 0,
                 resources: None,
+                asked_generation: None,
                 spec: serde_json::from_str(r#"{"template":"bare","image":"roost/desktop"}"#).unwrap(),
                 created_at_unix_ms: 0,
             };

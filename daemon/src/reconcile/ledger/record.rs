@@ -193,6 +193,7 @@ pub(crate) mod tests {
                 restart_count: 0,
                 spec: serde_json::from_str(r#"{"template":"desktop","image":"roost/desktop"}"#).unwrap(),
                 resources: None,
+                asked_generation: None,
                 created_at_unix_ms: 1,
             }),
             first_id: 1 << 20,

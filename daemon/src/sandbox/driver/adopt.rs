@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Driver, Found};
@@ -11,6 +11,7 @@ use crate::reconcile::ledger::Comeback;
 use crate::sandbox::Desired;
 use crate::sandbox::ensure::Ended;
 use crate::sandbox::failure::{StartError, chain};
+use crate::sandbox::publisher::unix_ms;
 use crate::sandbox::restart::Scope;
 use crate::sandbox::state::Phase;
 
@@ -40,6 +41,9 @@ impl Driver {
     }
 
     async fn adopt_found(&mut self, desired: &Arc<Desired>, found: Found) -> Phase {
+        if self.barred.is_some() {
+            return self.refuse(desired).await;
+        }
         if let Some(failure) = self.progress.failure.clone() {
             self.tear_down(desired, Duration::ZERO).await;
             return Phase::Failed(failure);
@@ -95,7 +99,10 @@ impl Driver {
         if comeback.scope < Scope::Sandbox {
             self.publisher.display(self.record.display_number);
         }
-        Phase::Backoff(self.bounded(desired, comeback))
+        let comeback = self.bounded(desired, comeback);
+        let left_ms = comeback.at_unix_ms.saturating_sub(unix_ms());
+        self.due = Some(Instant::now() + Duration::from_millis(left_ms));
+        Phase::Backoff(comeback)
     }
 
     async fn adopt_running(&mut self, desired: &Arc<Desired>) -> Phase {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use roost_proto::model::{LastEnd, Part, Stage};
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use super::Driver;
 use crate::containerd::Role;
@@ -143,6 +143,7 @@ impl Driver {
             Some(again) => {
                 let before = recovery.comeback.as_ref().map_or(again.scope, |comeback| comeback.scope);
                 recovery.streak = recovery.streak.saturating_add(1);
+                self.due = Some(Instant::now() + Duration::from_millis(again.wait_ms));
                 let comeback = Comeback {
                     scope: again.scope.max(before),
                     at_unix_ms: now + again.wait_ms,
@@ -181,8 +182,8 @@ impl Driver {
         phase
     }
 
-    /// A wait that an earlier daemon or another clock began is never longer
-    /// than the policy's longest.
+    /// A wait that an earlier daemon began, maybe by another clock, is never
+    /// longer than the policy's longest.
     pub(super) fn bounded(&self, desired: &Desired, comeback: Comeback) -> Comeback {
         let latest = unix_ms() + longest_wait_ms(&desired.spec.restart);
         Comeback { at_unix_ms: comeback.at_unix_ms.min(latest), ..comeback }

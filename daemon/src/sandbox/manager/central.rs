@@ -7,9 +7,9 @@ use roost_proto::id::SandboxId;
 use roost_proto::model::{Observed, Phase, RunState};
 use tokio::time::Instant;
 
-use super::{Manager, RequestError};
+use super::{Beginning, Manager, RequestError};
 use crate::reconcile::ledger::{Change, LedgerError, Progress, Record};
-use crate::sandbox::driver::{Accepted, Found};
+use crate::sandbox::driver::Accepted;
 use crate::sandbox::{Desired, Origin};
 use crate::tasks::TaskName;
 
@@ -85,7 +85,7 @@ impl Manager {
         for Planned { record, is_new } in plan {
             if is_new {
                 self.table.put_desired(record.desired.clone());
-                self.drive(record, Progress::default(), Found::default(), Some(accepted));
+                self.drive(record, Progress::default(), Beginning::of(accepted));
             } else {
                 self.tell(record);
             }
@@ -121,7 +121,7 @@ impl Manager {
             Some(record) if record.desired.generation > desired.generation && !full => None,
             Some(record) => {
                 let created_at_unix_ms = record.desired.created_at_unix_ms;
-                let desired = Desired { created_at_unix_ms, ..desired };
+                let desired = Desired { created_at_unix_ms, ..desired }.following(&record.desired);
                 Some(Planned { record: Record { desired: Arc::new(desired), ..record }, is_new: false })
             }
             // Nothing of it is here: say so.
