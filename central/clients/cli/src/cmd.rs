@@ -12,6 +12,7 @@ mod sandbox;
 mod screenshot;
 mod shell;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -21,6 +22,7 @@ use crate::cli::{Cli, Command, GlobalArgs};
 use crate::client::Client;
 use crate::context::{Environment, resolve};
 use crate::error::{CliError, Exit};
+use crate::node_socket::DEFAULT_SOCKET;
 use crate::output::Console;
 
 /// What every command works with.
@@ -51,6 +53,12 @@ impl App {
         let client = Client::new(target, self.global.request_timeout)?;
         Ok(self.client.get_or_init(|| client))
     }
+}
+
+/// Where the daemon on this machine listens: as the caller says, the
+/// environment, or by default.
+fn socket_path(app: &App, asked: Option<PathBuf>) -> PathBuf {
+    asked.or_else(|| app.env.path("ROOST_NODE_SOCKET")).unwrap_or_else(|| DEFAULT_SOCKET.into())
 }
 
 /// Runs a command to its end.

@@ -53,7 +53,9 @@ Examples:
   roost sandbox set demo --memory 8Gi --cpu 2
   roost sandbox set demo --cpu 500m --pids 300 --shm 256Mi --wait
   roost sandbox set demo --cpu 0 --cpu-request 1
+  roost sandbox set demo --disk-limit 20Gi
   roost sandbox set demo --memory 2Gi --if-generation 3
+  sudo roost sandbox set local-demo --memory 2Gi --socket
 
 Where the kernel cannot lower a limit, because more is in use, the old one
 stays and the new one is tried again: --wait then ends with exit code 4, and
@@ -189,8 +191,13 @@ pub(crate) struct SetArgs {
     #[command(flatten)]
     pub(crate) change: ChangeArgs,
     /// Only if it was not changed since it had this generation
-    #[arg(long, value_name = "GENERATION")]
+    #[arg(long, value_name = "GENERATION", conflicts_with = "socket")]
     pub(crate) if_generation: Option<u64>,
+    /// Change sandboxes that were made on this machine without central
+    /// [default path: /run/roost/roostd.sock]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "wait")]
+    #[allow(clippy::option_option, reason = "absent, without a path, with one")]
+    pub(crate) socket: Option<Option<PathBuf>>,
     #[command(flatten)]
     pub(crate) waiting: WaitingArgs,
     #[command(flatten)]
@@ -213,6 +220,9 @@ pub(crate) struct ChangeArgs {
     /// Size of /dev/shm
     #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     shm: Option<u64>,
+    /// Most that its files take on the disk; it can only be raised
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    disk_limit: Option<u64>,
     /// CPU that placement counts
     #[arg(long, value_name = "CORES", value_parser = values::cores)]
     cpu_request: Option<u32>,
@@ -230,6 +240,7 @@ impl From<ChangeArgs> for ResourcesChange {
             memory_limit_bytes: args.memory,
             pids_limit: args.pids,
             shm_bytes: args.shm,
+            disk_limit_bytes: args.disk_limit,
         }
     }
 }

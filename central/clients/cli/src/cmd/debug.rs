@@ -4,8 +4,6 @@ mod bundle;
 mod local;
 pub(super) mod trace;
 
-use std::path::PathBuf;
-
 use roost_proto::convert::InvalidMessage;
 use roost_proto::model::NodeStatus;
 use roost_proto::node::{
@@ -13,22 +11,21 @@ use roost_proto::node::{
 };
 use serde::Serialize;
 
-use super::App;
 use super::node::show::status_fields;
+use super::{App, socket_path};
 use crate::cli::{DebugArgs, DebugCommand};
 use crate::error::CliError;
-use crate::node_socket::{DEFAULT_SOCKET, NodeSocket, NodeSocketError};
+use crate::node_socket::{NodeSocket, NodeSocketError};
 use crate::output::printer::Listing;
 use crate::output::{Card, Column, ListArgs, OutputArgs, Printer, Text, human};
-use local::LocalSandbox;
+pub(super) use local::LocalSandbox;
 
 /// Runs one verb.
 ///
 /// # Errors
 /// See [`CliError`].
 pub(super) async fn run(app: &App, args: DebugArgs) -> Result<(), CliError> {
-    let path = args.node_socket.or_else(|| app.env.path("ROOST_NODE_SOCKET"));
-    let path = path.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+    let path = socket_path(app, args.node_socket);
     let command = match args.command {
         // These do not always ask the daemon on this machine.
         DebugCommand::Trace(args) => return trace::run(app, args, path).await,
@@ -38,7 +35,7 @@ pub(super) async fn run(app: &App, args: DebugArgs) -> Result<(), CliError> {
     let socket = NodeSocket::connect(path).await?;
     match command {
         DebugCommand::Sandboxes(list) => local::list(app, &sandboxes(&socket).await?, list),
-        DebugCommand::Sandbox(arg) => local::show(app, &find(&socket, &arg.sandbox).await?, arg.output),
+        DebugCommand::Sandbox(arg) => local::show(app, &find_local(&socket, &arg.sandbox).await?, arg.output),
         DebugCommand::Trace(_) | DebugCommand::Bundle(_) => Ok(()),
         DebugCommand::Tasks(list) => tasks(app, &socket, list).await,
         DebugCommand::Dump => dump(app, &socket).await,
@@ -53,7 +50,7 @@ async fn sandboxes(socket: &NodeSocket) -> Result<Vec<LocalSandbox>, NodeSocketE
 }
 
 /// One sandbox by name or id: the node itself knows ids only.
-async fn find(socket: &NodeSocket, name: &str) -> Result<LocalSandbox, NodeSocketError> {
+pub(super) async fn find_local(socket: &NodeSocket, name: &str) -> Result<LocalSandbox, NodeSocketError> {
     let is_meant = |sandbox: &LocalSandbox| {
         sandbox.id.as_str() == name || sandbox.name.as_ref().is_some_and(|own| own.as_str() == name)
     };

@@ -6,10 +6,10 @@ use std::process::Stdio;
 use roost_proto::model::{Check, HostReport, Verdict};
 use roost_proto::node::ExamineRequest;
 
-use super::{App, node};
+use super::{App, node, socket_path};
 use crate::cli::DoctorArgs;
 use crate::error::{CliError, Exit};
-use crate::node_socket::{DEFAULT_SOCKET, NodeSocket, NodeSocketError};
+use crate::node_socket::{NodeSocket, NodeSocketError};
 use crate::output::{Console, Printer, Tone};
 
 /// Columns of a terminal that does not say.
@@ -36,8 +36,7 @@ pub(super) async fn run(app: &App, args: DoctorArgs) -> Result<(), CliError> {
 }
 
 async fn running(app: &App, path: Option<PathBuf>, sandboxes: Option<u32>) -> Result<HostReport, CliError> {
-    let path = path.or_else(|| app.env.path("ROOST_NODE_SOCKET")).unwrap_or_else(|| DEFAULT_SOCKET.into());
-    let socket = NodeSocket::connect(path).await?;
+    let socket = NodeSocket::connect(socket_path(app, path)).await?;
     let request = ExamineRequest { sandboxes: sandboxes.unwrap_or_default() };
     let answer = socket.support().examine(request).await.map_err(NodeSocketError::from)?;
     Ok(HostReport::try_from(answer.into_inner()).map_err(NodeSocketError::from)?)

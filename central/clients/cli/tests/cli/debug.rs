@@ -4,11 +4,12 @@ use std::path::Path;
 use std::pin::Pin;
 
 use futures::Stream;
+use roost_proto::model::{self, ResourcesChange};
 use roost_proto::node::node_api_server::{NodeApi, NodeApiServer};
 use roost_proto::node::node_debug_server::{NodeDebug, NodeDebugServer};
 use roost_proto::node::node_support_server::{NodeSupport, NodeSupportServer};
 use roost_proto::node::*;
-use roost_proto::types::{NodeStatus, RunState, SandboxObserved};
+use roost_proto::types::{NodeStatus, Resources, RunState, SandboxObserved};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
@@ -23,6 +24,23 @@ struct Daemon;
 
 fn no<T>() -> Answer<T> {
     Err(Status::unimplemented("not played here"))
+}
+
+/// A sandbox as the daemon shows it.
+fn demo(resources: Option<Resources>, from_central: bool) -> Sandbox {
+    let sandbox = fakes::ready(fakes::named("demo"));
+    let desired = DesiredSandbox {
+        sandbox_id: sandbox.id.to_string(),
+        generation: 1,
+        run_state: RunState::Running.into(),
+        restart_count: 0,
+        resources,
+        spec: Some(sandbox.spec.into()),
+        tenant: "default".into(),
+        name: "demo".into(),
+    };
+    let observed = Some(SandboxObserved::new(&sandbox.id, sandbox.observed));
+    Sandbox { desired: Some(desired), observed, from_central, created_at_unix_ms: 1 }
 }
 
 #[tonic::async_trait]
@@ -41,20 +59,8 @@ impl NodeApi for Daemon {
         no()
     }
     async fn list_sandboxes(&self, _: Request<ListSandboxesRequest>) -> Answer<ListSandboxesResponse> {
-        let sandbox = fakes::ready(fakes::named("demo"));
-        let desired = DesiredSandbox {
-            sandbox_id: sandbox.id.to_string(),
-            generation: 1,
-            run_state: RunState::Running.into(),
-            restart_count: 0,
-            resources: None,
-            spec: Some(sandbox.spec.into()),
-            tenant: "default".into(),
-            name: "demo".into(),
-        };
-        let observed = Some(SandboxObserved::new(&sandbox.id, sandbox.observed));
-        let sandbox = Sandbox { desired: Some(desired), observed, from_central: true, created_at_unix_ms: 1 };
-        Ok(Response::new(ListSandboxesResponse { sandboxes: vec![sandbox] }))
+        let sandboxes = vec![demo(None, true)];
+        Ok(Response::new(ListSandboxesResponse { sandboxes }))
     }
     async fn watch_sandboxes(&self, _: Request<WatchSandboxesRequest>) -> Answer<Self::WatchSandboxesStream> {
         no()
@@ -65,8 +71,12 @@ impl NodeApi for Daemon {
     async fn stop_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
         no()
     }
-    async fn update_sandbox(&self, _: Request<UpdateSandboxRequest>) -> Answer<Sandbox> {
-        no()
+    async fn update_sandbox(&self, request: Request<UpdateSandboxRequest>) -> Answer<Sandbox> {
+        let change: ResourcesChange = request.into_inner().resources.unwrap_or_default().into();
+        match change.apply(&model::Resources { disk_limit_bytes: 1 << 30, ..model::Resources::default() }) {
+            Ok(resources) => Ok(Response::new(demo(Some(resources.into()), false))),
+            Err(errors) => Err(Status::invalid_argument(format!("{}: {}", errors[0].field, errors[0].problem))),
+        }
     }
     async fn restart_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
         no()
@@ -220,6 +230,22 @@ fn the_nodes_sandboxes_are_listed_and_shown() {
     assert!(table.lines().nth(1).unwrap().starts_with("demo   Ready    Running   central   1 / 1"), "{table}");
     assert!(node.roost.run(&["debug", "sandbox", "demo"]).ok().contains("Owner:"));
     assert!(node.roost.run(&["debug", "sandbox", "other"]).failed(3).contains("roost debug sandboxes"));
+}
+
+#[test]
+fn limits_of_a_sandbox_of_the_node_itself_are_changed_over_its_socket() {
+    let node = Node::start();
+    let set = |extra: &[&str]| {
+        let args = [&["sandbox", "set", "demo", "--socket"], extra].concat();
+        node.roost.run(&args)
+    };
+    assert_eq!(set(&["--disk-limit", "2Gi"]).ok(), "demo changed\n");
+    let json: serde_json::Value = serde_json::from_str(&set(&["--pids", "300", "-o", "json"]).ok()).unwrap();
+    assert_eq!(json["resources"]["pids_limit"], 300);
+    assert!(set(&["--disk-limit", "512Mi"]).failed(2).contains("can only be raised"));
+    assert!(set(&["--pids", "300", "--wait"]).failed(2).contains("--wait"));
+    let other = node.roost.run(&["sandbox", "set", "other", "--pids", "300", "--socket"]).failed(3);
+    assert!(other.contains("no sandbox \"other\" on this node"), "{other}");
 }
 
 #[test]

@@ -15,9 +15,9 @@ use crate::wait::judge::status;
 
 /// Wish and observation of one sandbox on its node.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct LocalSandbox {
+pub(in super::super) struct LocalSandbox {
     /// Which.
-    pub(super) id: SandboxId,
+    pub(in super::super) id: SandboxId,
     /// What people call it.
     pub(super) name: Option<SandboxName>,
     /// Who owns it.
@@ -43,7 +43,7 @@ pub(super) struct LocalSandbox {
 
 impl LocalSandbox {
     /// Its name, or its id when it has none.
-    pub(super) fn label(&self) -> String {
+    pub(in super::super) fn label(&self) -> String {
         self.name.as_ref().map_or_else(|| self.id.to_string(), ToString::to_string)
     }
 }

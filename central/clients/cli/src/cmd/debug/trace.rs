@@ -9,7 +9,7 @@ use roost_proto::model::{Observed, StartRecord};
 use roost_proto::node::ListStartsRequest;
 
 use super::super::{App, node};
-use super::find;
+use super::find_local;
 use crate::cli::TraceArgs;
 use crate::error::CliError;
 use crate::node_socket::{NodeSocket, NodeSocketError};
@@ -45,7 +45,7 @@ pub(super) async fn run(app: &App, args: TraceArgs, socket: std::path::PathBuf) 
         }
         (None, Some(name)) => {
             let socket = NodeSocket::connect(socket).await?;
-            let sandbox = find(&socket, name).await?;
+            let sandbox = find_local(&socket, name).await?;
             match args.last {
                 None => last_start(app, &sandbox.label(), &sandbox.observed, args.output),
                 Some(last) => many(app, name, &local(&socket, Some(&sandbox.id), last).await?, args.output),
