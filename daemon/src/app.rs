@@ -161,10 +161,9 @@ impl App {
         let link = match &config.central {
             None => None,
             Some(central) => {
-                let link_config = link_config(&config, central, &node.layout)?;
                 let (sandboxes, status) = (Arc::new(manager.clone()), status.clone());
                 let parts = LinkParts { sandboxes, status, api, tasks: tasks.clone() };
-                let link = link::start(link_config, parts, shutdown.clone())?;
+                let link = link::start(link_config(&config, central, &node.layout)?, parts, shutdown.clone())?;
                 tasks.spawn("link-state", copy_state(link.state(), link_state_tx));
                 Some(link)
             }
