@@ -55,6 +55,7 @@ pub(crate) fn desired(id: &SandboxId, origin: Origin) -> Desired {
         restart_count: 0,
         spec: spec(),
         resources: None,
+        asked_generation: None,
         created_at_unix_ms: 1_700_000_000_000,
     }
 }
