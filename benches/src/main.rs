@@ -18,6 +18,7 @@ mod progress;
 mod report;
 mod screenshot;
 mod start_rate;
+mod warm_claim;
 
 use std::process::ExitCode;
 
@@ -52,10 +53,12 @@ enum Name {
     Screenshot,
     Fleet,
     Placement,
+    WarmClaim,
+    ClaimRate,
 }
 
 impl Name {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::ColdStart,
         Self::StartRate,
         Self::Memory,
@@ -64,6 +67,8 @@ impl Name {
         Self::Screenshot,
         Self::Fleet,
         Self::Placement,
+        Self::WarmClaim,
+        Self::ClaimRate,
     ];
 
     fn as_str(self) -> &'static str {
@@ -76,6 +81,8 @@ impl Name {
             Self::Screenshot => "screenshot",
             Self::Fleet => "fleet",
             Self::Placement => "placement",
+            Self::WarmClaim => "warm-claim",
+            Self::ClaimRate => "claim-rate",
         }
     }
 
@@ -91,6 +98,8 @@ impl Name {
             Self::Screenshot => screenshot::run(&report, n).await,
             Self::Fleet => fleet::run(&report, n).await,
             Self::Placement => placement::run(&report, n).await,
+            Self::WarmClaim => warm_claim::run(&report, n).await,
+            Self::ClaimRate => warm_claim::rate(&report, n).await,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! handler asks one of the traits in [`ApiParts`]. Errors become a
 //! `tonic::Status` in [`status`] and nowhere else.
 
+pub mod claim;
 mod convert;
 pub mod debug;
 pub mod exec;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use listen::{ApiHandle, ListenError, SocketConfig};
 
+use claim::Claims;
 use debug::DebugSource;
 use exec::ExecRunner;
 use image::ImageStore;
@@ -44,6 +46,8 @@ use crate::tasks::Tasks;
 pub struct ApiParts {
     /// The life of the sandboxes.
     pub sandboxes: Arc<dyn Sandboxes>,
+    /// Claims and pools.
+    pub claims: Arc<dyn Claims>,
     /// Programs inside a workload.
     pub execs: Arc<dyn ExecRunner>,
     /// Frames of a display.

@@ -25,6 +25,7 @@ use crate::node::pressure::PressureGuard;
 use crate::node::{
     exec::Execs, images::NodeImages, logs, samples::Samples, screenshots::Frames, status, support::Support, usage,
 };
+use crate::pool::Pools;
 use crate::pull::Puller;
 use crate::reconcile::ledger::LedgerError;
 use crate::reconcile::plan::plan;
@@ -102,13 +103,11 @@ impl App {
             readiness.condition("display-image", "images were not listed yet"),
         );
         let adopted = readiness.condition("adopted", "running sandboxes are not adopted yet");
-        let admin = Admin::bind(config.admin.listen, metrics.clone(), readiness, tasks.clone()).await?;
-        tracing::info!(address = %admin.address(), "metrics and probes are served");
-        tasks.spawn("admin", admin.serve(shutdown.clone()));
+        serve_admin(&config, &metrics, readiness, &tasks, &shutdown).await?;
 
         let (pressures_tx, pressures) = watch::channel(Vec::new());
         let basis = Basis { tasks: tasks.clone(), metrics: metrics.clone(), pressures: pressures.clone() };
-        let (node, services, manager) = build_node(&config, layout, &basis, &shutdown).await?;
+        let Built { node, services, manager, pools } = build_node(&config, layout, &basis, &shutdown).await?;
         adopted.hold();
         let capacity = capacity(&config)?;
         // The survey has just heard of it.
@@ -148,6 +147,7 @@ impl App {
         };
         let api = Api::new(ApiParts {
             sandboxes: Arc::new(manager.clone()),
+            claims: Arc::new(pools),
             execs: Arc::new(Execs::new(node.clone(), manager.clone())),
             screenshots: Arc::new(Frames::new(node.clone(), manager.clone())),
             images: Arc::new(images),
@@ -182,6 +182,20 @@ impl App {
             link.stopped(GRACE).await;
         }
     }
+}
+
+/// Answers metrics and probes from now on.
+async fn serve_admin(
+    config: &Config,
+    metrics: &Metrics,
+    readiness: Readiness,
+    tasks: &Tasks,
+    shutdown: &CancellationToken,
+) -> Result<(), AdminError> {
+    let admin = Admin::bind(config.admin.listen, metrics.clone(), readiness, tasks.clone()).await?;
+    tracing::info!(address = %admin.address(), "metrics and probes are served");
+    tasks.spawn("admin", admin.serve(shutdown.clone()));
+    Ok(())
 }
 
 /// Makes the directories of the root, and takes its lock.
@@ -253,13 +267,21 @@ struct Basis {
     pressures: watch::Receiver<Vec<NodeCondition>>,
 }
 
+/// A node that runs.
+struct Built {
+    node: Arc<Node>,
+    services: Arc<Services>,
+    manager: Manager,
+    pools: Pools,
+}
+
 /// Opens the ledger, waits for containerd, adopts and reaps.
 async fn build_node(
     config: &Config,
     layout: Layout,
     basis: &Basis,
     shutdown: &CancellationToken,
-) -> Result<(Arc<Node>, Arc<Services>, Manager), StartError> {
+) -> Result<Built, StartError> {
     let client = Client::connect(&config.containerd.socket, &config.containerd.namespace)?;
     let Basis { tasks, metrics, pressures } = basis;
     let mut cgroups = Cgroups::new(&config.sandboxes.cgroup_parent);
@@ -306,7 +328,8 @@ async fn build_node(
     if let Err(error) = node.images.store().forget_broken_imports().await {
         tracing::warn!(%error, "leases of broken imports stay until they expire");
     }
-    Ok((node, services, manager))
+    let pools = Pools::start(manager.clone(), services.ledger.clone(), contents.pools, tasks, shutdown.clone());
+    Ok(Built { node, services, manager, pools })
 }
 
 /// Where archives are kept while they are imported.

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod disk;
 pub mod ext4;
 pub mod files;
+pub mod inside;
 pub mod kernel_log;
 pub mod limits;
 pub mod lock;

@@ -33,6 +33,7 @@ pub mod link;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+pub mod pool;
 pub mod pull;
 pub mod reconcile;
 pub mod registry;

@@ -6,6 +6,7 @@
 //! [`teardown`], which is idempotent and takes nothing for granted.
 
 pub mod allocate;
+pub mod claim;
 pub mod containers;
 pub mod desired;
 pub mod driver;

@@ -221,6 +221,8 @@ fn wish(id: &SandboxId, tenant: &str) -> wire::DesiredSandbox {
         tenant: tenant.into(),
         name: String::new(),
         resources: None,
+        binding: None,
+        pool: String::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Reading is strict: a missing or unknown value is an [`InvalidMessage`] that
 //! names the field. Writing cannot fail.
 
+mod claim;
 mod image;
 mod node;
 mod pressure;

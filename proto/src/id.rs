@@ -144,6 +144,8 @@ macro_rules! names {
 ids! {
     /// One API token (not its secret).
     ApiTokenId, "tok", "token";
+    /// One claim: what binds a desktop of a pool to somebody.
+    ClaimId, "clm", "claim";
     /// One join token (not its secret).
     JoinTokenId, "join", "join token";
     /// One node, from its enrolment on.
@@ -155,6 +157,8 @@ ids! {
 }
 
 names! {
+    /// Name of a pool on a node.
+    PoolName, "pool name";
     /// Name of a profile.
     ProfileName, "profile name";
     /// Name that people give a sandbox, unique in its tenant.

@@ -3,8 +3,10 @@
 //! Unknown fields are refused everywhere. [`Validate`] finds what types alone
 //! cannot, and names each field with the fix.
 
+mod claim;
 mod image;
 mod node;
+mod pool;
 mod pressure;
 mod problem;
 mod pull;
@@ -15,11 +17,13 @@ mod spec;
 mod support;
 mod template;
 
+pub use claim::{Binding, BindingState, ClaimContract, ScreenSize};
 pub use image::{ImageInfo, ImageRef, ParseImageRefError};
 pub use node::{
     Ability, Node, NodeCap, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus,
     ReadmitNode,
 };
+pub use pool::{Pool, PoolSpec, PoolUpdate};
 pub use pressure::{Pressure, Stall};
 pub use problem::{FieldError, Problem};
 pub use pull::{LayerProgress, LayerState, PullPolicy, PullStep};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use roost_proto::model::{Profile, SandboxSpec, Template, resolve};
+use roost_proto::node::{ListPoolsRequest, RemovePoolRequest};
 
 use crate::process::Process;
 use crate::wait::patience;
@@ -131,11 +132,17 @@ impl TestNode {
         Ok(())
     }
 
-    /// Deletes every sandbox, so that nothing outlives the node.
+    /// Removes every pool and deletes every sandbox, so that nothing outlives
+    /// the node.
     ///
     /// # Errors
     /// When one of them does not go.
     pub async fn clear(&self) -> Result<()> {
+        let mut api = self.client.api.clone();
+        for pool in api.list_pools(ListPoolsRequest {}).await?.into_inner().pools {
+            let name = pool.spec.map(|spec| spec.name).unwrap_or_default();
+            api.remove_pool(RemovePoolRequest { name }).await?;
+        }
         let ids = self.client.list().await?;
         let deletes = ids.keys().map(|id| async move { self.client.delete(&id.parse()?).await });
         futures::future::try_join_all(deletes).await.map(drop)
@@ -174,7 +181,12 @@ pub async fn launch(root: &Root, containerd: &Containerd, sections: &str) -> Res
         async move {
             match ended {
                 Some(output) => Err(format!("roostd ended: {output}").into()),
-                None => Ok(NodeClient::connect(&socket).await.ok()),
+                // A fork that outlives a killed daemon for a moment has its
+                // listener: only an answer counts.
+                None => match NodeClient::connect(&socket).await {
+                    Ok(client) => Ok(client.node().await.ok().map(|_| client)),
+                    Err(_) => Ok(None),
+                },
             }
         }
     })

@@ -174,5 +174,8 @@ fn to_wire(sandbox: Sandbox) -> DesiredSandbox {
         tenant: sandbox.tenant.into(),
         name: sandbox.name.map(Into::into).unwrap_or_default(),
         resources: sandbox.resources.map(Into::into),
+        // Claims are the node's own knowledge: it has them from the call.
+        binding: None,
+        pool: String::new(),
     }
 }

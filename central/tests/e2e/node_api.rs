@@ -57,6 +57,18 @@ impl NodeApi for FakeNode {
     async fn stop_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
         unused()
     }
+    async fn claim_sandbox(&self, _: Request<ClaimSandboxRequest>) -> Answer<ClaimSandboxResponse> {
+        unused()
+    }
+    async fn put_pool(&self, _: Request<PutPoolRequest>) -> Answer<Pool> {
+        unused()
+    }
+    async fn remove_pool(&self, _: Request<RemovePoolRequest>) -> Answer<RemovePoolResponse> {
+        unused()
+    }
+    async fn list_pools(&self, _: Request<ListPoolsRequest>) -> Answer<ListPoolsResponse> {
+        unused()
+    }
     async fn update_sandbox(&self, _: Request<UpdateSandboxRequest>) -> Answer<Sandbox> {
         unused()
     }

@@ -36,6 +36,8 @@ fn desired_sandbox(desired: &Desired) -> wire::DesiredSandbox {
         tenant: desired.tenant.to_string(),
         name: desired.name.as_ref().map(ToString::to_string).unwrap_or_default(),
         resources: desired.resources.clone().map(Into::into),
+        binding: desired.binding.as_deref().cloned().map(Into::into),
+        pool: desired.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

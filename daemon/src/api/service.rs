@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tokio::sync::Semaphore;
 
 use super::status::within;
-use super::{ApiParts, debug, exec, image, logs, sandbox, screenshot, watch};
+use super::{ApiParts, claim, debug, exec, image, logs, sandbox, screenshot, watch};
 
 /// A server-streaming answer.
 pub(super) type Answers<T> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
@@ -91,6 +91,23 @@ impl NodeApi for NodeApiService {
 
     async fn update_sandbox(&self, request: Request<wire::UpdateSandboxRequest>) -> Answer<wire::Sandbox> {
         within(sandbox::update(&*self.0.parts.sandboxes, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn claim_sandbox(&self, request: Request<wire::ClaimSandboxRequest>) -> Answer<wire::ClaimSandboxResponse> {
+        // A hook has a limit of its own.
+        claim::claim(&*self.0.parts.claims, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn put_pool(&self, request: Request<wire::PutPoolRequest>) -> Answer<wire::Pool> {
+        within(claim::put_pool(&*self.0.parts.claims, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn remove_pool(&self, request: Request<wire::RemovePoolRequest>) -> Answer<wire::RemovePoolResponse> {
+        within(claim::remove_pool(&*self.0.parts.claims, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn list_pools(&self, _: Request<wire::ListPoolsRequest>) -> Answer<wire::ListPoolsResponse> {
+        Ok(Response::new(claim::list_pools(&*self.0.parts.claims)))
     }
 
     async fn delete_sandbox(&self, request: Request<wire::SandboxRequest>) -> Answer<wire::Sandbox> {

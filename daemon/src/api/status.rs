@@ -100,6 +100,8 @@ impl From<RequestError> for Status {
             RequestError::OwnedByCentral(_) => status(Code::FailedPrecondition, "owned-by-central", message),
             RequestError::Full { .. } => status(Code::ResourceExhausted, "node-full", message),
             RequestError::Pressure { .. } => status(Code::ResourceExhausted, "node-pressure", message),
+            RequestError::PoolEmpty(_) => status(Code::ResourceExhausted, "pool-empty", message),
+            RequestError::NotBound { reason, .. } => status(Code::FailedPrecondition, reason, message),
             RequestError::Invalid(_) => status(Code::InvalidArgument, "invalid-request", message),
             RequestError::Ledger(_) => failure(Code::Internal, "ledger-failed", &error),
         }

@@ -146,6 +146,32 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     file.write_all(content).map_err(|e| Error::path("write", path, e))
 }
 
+/// Puts a file with this content, mode and owner (uid, gid) in the place of
+/// what is there, whole or not at all: readers see the old one or the new one.
+/// The directory must be the daemon's own.
+///
+/// # Errors
+/// When the system refuses.
+pub fn replace(path: &Path, content: &[u8], mode: u32, owner: (u32, u32)) -> Result<(), Error> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    write(&new, content, mode)?;
+    chown(&new, owner.0, owner.1)?;
+    std::fs::rename(&new, path).map_err(|e| Error::path("replace", path, e))
+}
+
+/// Gives a file that is there other content, in place: for files that are
+/// mounted somewhere by themselves.
+///
+/// # Errors
+/// When the system refuses, and when there is no such file.
+pub fn rewrite(path: &Path, content: &[u8]) -> Result<(), Error> {
+    use std::io::Write;
+    let file = std::fs::OpenOptions::new().write(true).truncate(true).open(path);
+    file.and_then(|mut file| file.write_all(content)).map_err(|e| Error::path("rewrite", path, e))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -255,6 +255,23 @@ pub fn open_user(dir: &Path) -> Result<OwnedFd, Error> {
     File::open(&path).map(OwnedFd::from).map_err(|e| Error::path("open", path, e))
 }
 
+/// Gives a sandbox another host name, in its pinned namespace.
+///
+/// # Errors
+/// When it is not pinned there, or the kernel refuses the name.
+pub fn set_hostname(dir: &Path, hostname: &str) -> Result<(), Error> {
+    let path = pin(dir, Kind::Uts);
+    let namespace = File::open(&path).map_err(|e| Error::path("open", &path, e))?;
+    let on_thread = || {
+        // Of this thread alone, which ends here.
+        nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWUTS)
+            .and_then(|()| nix::unistd::sethostname(hostname))
+            .map_err(|e| Error::path("set the host name in", &path, e))
+    };
+    let result = std::thread::scope(|scope| scope.spawn(on_thread).join());
+    result.unwrap_or_else(|_| Err(Error::Unfit("setting a host name panicked".into())))
+}
+
 /// Whether all namespaces of `dir` are pinned there.
 ///
 /// # Errors
@@ -299,6 +316,26 @@ mod tests {
         // SAFETY: the descriptor is open and the kernel writes one uid.
         let rc = unsafe { libc::ioctl(namespace.as_raw_fd(), 0xb704, &raw mut owner) };
         assert_eq!((rc, owner), (0, 1_000_000));
+        remove(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_host_name_changes_in_its_sandbox_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("ns");
+        create(&dir, 1_000_000, "before").unwrap();
+        let own = nix::unistd::gethostname().unwrap();
+        set_hostname(&dir, "after").unwrap();
+        let inside = std::thread::scope(|scope| {
+            let look = || {
+                let namespace = File::open(pin(&dir, Kind::Uts)).unwrap();
+                nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWUTS).unwrap();
+                nix::unistd::gethostname().unwrap()
+            };
+            scope.spawn(look).join().unwrap()
+        });
+        assert_eq!(inside, "after");
+        assert_eq!(nix::unistd::gethostname().unwrap(), own);
         remove(&dir).unwrap();
     }
 

@@ -1,5 +1,7 @@
 //! Reading central's desired state. Pure.
 
+use std::sync::Arc;
+
 use roost_proto::convert::{InvalidMessage, WireEnum, parse, require, resources};
 use roost_proto::model::RunState;
 use roost_proto::node as wire;
@@ -39,6 +41,9 @@ fn one(sandbox: wire::DesiredSandbox, now_unix_ms: u64) -> Result<Desired, Inval
         resources: sandbox.resources.map(resources).transpose()?,
         asked_generation: None,
         created_at_unix_ms: now_unix_ms,
+        pool: None,
+        binding: sandbox.binding.map(TryInto::try_into).transpose()?.map(Arc::new),
+        unconfirmed: false,
     })
 }
 
@@ -60,6 +65,8 @@ mod tests {
             tenant: "default".into(),
             name: String::new(),
             resources: None,
+            binding: None,
+            pool: String::new(),
         }
     }
 

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use roost_proto::id::SandboxId;
+use roost_proto::id::{PoolName, SandboxId};
+use roost_proto::model::PoolSpec;
 use tokio::sync::{mpsc, oneshot};
 
 pub use record::{
@@ -53,7 +54,7 @@ pub enum LedgerError {
     #[error("the record of {id} takes {bytes} bytes, at most {MAX_RECORD_BYTES} are kept: shorten command and env")]
     TooLarge {
         /// Whose record.
-        id: SandboxId,
+        id: String,
         /// Its size.
         bytes: usize,
     },
@@ -73,6 +74,10 @@ pub enum Change {
     Remove(SandboxId),
     /// Sets the generation of central's desired state.
     CentralGeneration(u64),
+    /// Writes what a pool is to be.
+    PutPool(Box<PoolSpec>),
+    /// Removes a pool.
+    RemovePool(PoolName),
 }
 
 /// Everything that a ledger holds.
@@ -82,6 +87,8 @@ pub struct Contents {
     pub records: Vec<(Record, Progress)>,
     /// Generation of central's desired state; 0 = none yet.
     pub central_generation: u64,
+    /// Every pool.
+    pub pools: Vec<PoolSpec>,
 }
 
 /// A durable store of changes. Blocking; owned by one thread.

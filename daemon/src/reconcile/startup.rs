@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_proto::id::SandboxId;
+use roost_proto::model::{Binding, BindingState};
 
 use super::ledger::{Change, Contents, DecodeRecordError, Ledger, LedgerError, Progress, Record, decode};
 use super::plan::Existing;
 use crate::containerd;
+use crate::sandbox::claim::claimed;
 use crate::sandbox::failure::chain;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::publisher::unix_ms;
-use crate::sandbox::{Manager, Node, teardown};
+use crate::sandbox::{Desired, Manager, Node, Origin, teardown};
 use crate::tasks::Tasks;
 
 /// Orphans that are removed at once: each keeps containerd busy for a while.
@@ -83,7 +85,8 @@ async fn list(node: &Node) -> Result<(Existing, Vec<Record>), containerd::Error>
     node.client.ensure_namespace().await?;
     let containers = node.client.list_containers().await?;
     let tasks = node.client.list_tasks().await?;
-    let records = containers.iter().filter_map(|c| decode(c.record_json.as_deref()?).ok()).collect();
+    let records = containers.iter().filter_map(|c| decode(c.record_json.as_deref()?).ok());
+    let records = records.map(|record| unless_claimed(node, record)).collect();
     let mut names = node.cgroups.list();
     for dir in [node.layout.sandboxes(), node.layout.logs()] {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
@@ -91,6 +94,19 @@ async fn list(node: &Node) -> Result<(Existing, Vec<Record>), containerd::Error>
     }
     let existing = Existing { containers: containers.into_iter().map(|c| c.id).collect(), tasks, names };
     Ok((existing, records))
+}
+
+/// A container carries the record of the time it was made. A desktop that was
+/// claimed since is nobody else's: its claim's file tells.
+fn unless_claimed(node: &Node, record: Record) -> Record {
+    if record.desired.origin != Origin::Pool {
+        return record;
+    }
+    let Some(binding) = claimed(&node.layout.sandbox(&record.desired.id).claim()) else { return record };
+    let generation = record.desired.generation + 1;
+    let binding = Some(Arc::new(binding));
+    let desired = Desired { origin: Origin::Local, generation, binding, ..Desired::clone(&record.desired) };
+    Record { desired: Arc::new(desired), ..record }
 }
 
 /// The records to go on with: the ledger's, and those that only containers
@@ -111,7 +127,14 @@ pub async fn recover(
         if !records.iter().any(|(r, _)| r.desired.id == record.desired.id) {
             // What runs was made by its last restart.
             let restarts_done = record.desired.restart_count;
-            records.push((record, Progress { restarts_done, ..Progress::default() }));
+            let bound = |binding: &Arc<Binding>| BindingState {
+                claim_id: binding.claim_id.clone(),
+                bound: true,
+                hook_exit_code: None,
+                bound_at_unix_ms: 0,
+            };
+            let binding = record.desired.binding.as_ref().map(bound);
+            records.push((record, Progress { restarts_done, binding, ..Progress::default() }));
         }
     }
     let recovered = &records[known..];

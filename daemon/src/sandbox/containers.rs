@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use roost_proto::model::{SandboxSpec, WindowManager};
 
+use super::claim::CLAIM_DIR;
 use super::image::PreparedImage;
 use super::layout::SandboxDirs;
 use crate::containerd::spec::{BindMount, Program, User};
@@ -94,6 +95,7 @@ pub fn workload_binds(dirs: &SandboxDirs) -> Vec<BindMount> {
         bind(dirs.shm(), "/dev/shm", true),
         bind(dirs.x11(), server::SOCKET_DIR, false),
         bind(dirs.xauth(), XAUTHORITY, false),
+        bind(dirs.claim(), CLAIM_DIR, false),
         bind(etc("hosts"), "/etc/hosts", false),
         bind(etc("hostname"), "/etc/hostname", false),
         bind(etc("resolv.conf"), "/etc/resolv.conf", false),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use roost_proto::id::{SandboxId, SandboxName, TenantId};
-use roost_proto::model::{Observed, Resources, RunState, SandboxSpec};
+use roost_proto::id::{PoolName, SandboxId, SandboxName, TenantId};
+use roost_proto::model::{Binding, Observed, Resources, RunState, SandboxSpec};
 use serde::{Deserialize, Serialize};
 
 /// Who may change a sandbox.
@@ -14,6 +14,8 @@ pub enum Origin {
     Central,
     /// Made over the unix socket; central does not know it.
     Local,
+    /// Kept ready by a pool of this node; nobody has it yet.
+    Pool,
 }
 
 /// What is wanted of one sandbox: the content of its ledger record.
@@ -47,6 +49,21 @@ pub struct Desired {
     pub asked_generation: Option<u64>,
     /// Unix time of its creation on this node, in milliseconds.
     pub created_at_unix_ms: u64,
+    /// The pool that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
+    /// What a claim gave it; absent unless it was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Arc<Binding>>,
+    /// Claimed through central, and not in a desired state of central's yet:
+    /// one without it was made before, and does not delete it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unconfirmed: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Desired {

@@ -5,6 +5,7 @@
 //! take one step, publish, again.
 
 mod adopt;
+mod bind;
 mod ends;
 mod limits;
 mod oom;
@@ -13,12 +14,14 @@ pub use oom::LastKills;
 
 use std::sync::Arc;
 
+use roost_proto::id::ClaimId;
 use roost_proto::model::{OomVictim, RunState, Stage, StartRecord};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Desired;
+use super::claim::Parcel;
 use super::ensure::{Ended, Watch};
 use super::eviction::Eviction;
 use super::failure::{StartError, chain};
@@ -105,6 +108,11 @@ pub struct Driver {
     pub last_kills: LastKills,
     /// The newest decision of the node to end what runs.
     pub evictions: watch::Receiver<Option<Eviction>>,
+    /// The newest content that came with its claim.
+    pub parcels: watch::Receiver<Option<Arc<Parcel>>>,
+    /// The claim that could not be bound: it is tried again when it is sent
+    /// again.
+    pub given_up: Option<ClaimId>,
     /// The newest hint from before the present containers were made.
     pub hints_before: u64,
     /// What the outside sees.
@@ -161,6 +169,7 @@ impl Driver {
     /// restart.
     async fn rest(&mut self, desired: &Arc<Desired>, phase: Phase) -> Phase {
         let retry = self.set_limits(desired, &phase).await;
+        Box::pin(self.bind(desired, &phase)).await;
         match self.next_event(desired, &phase, retry).await {
             Event::Wish | Event::Due => phase,
             Event::Ended(ended) => Box::pin(self.container_ended(desired, ended)).await,
@@ -193,6 +202,7 @@ impl Driver {
             changed = self.desired.changed() => or_shutdown(changed, Event::Wish).await,
             ended = watch.ended(), if runs => Event::Ended(ended),
             changed = self.evictions.changed(), if runs => or_shutdown(changed, Event::Evicted).await,
+            changed = self.parcels.changed(), if runs => or_shutdown(changed, Event::Wish).await,
             changed = self.victims.changed(), if runs => or_shutdown(changed, Event::MemoryRanOut).await,
             exit_code = manager_lost, if *phase == Phase::Ready => Event::ManagerLost(exit_code),
             () = until_due(due) => Event::Due,
@@ -278,6 +288,10 @@ impl Driver {
             self.progress.oom.display_counter = 0;
         }
         if scope >= Scope::Workload {
+            // A new workload knows nothing of the claim.
+            if let Some(binding) = &mut self.progress.binding {
+                binding.bound = false;
+            }
             self.progress.oom.workload_counter = 0;
         }
         // What was said of an earlier run does not end this one.

@@ -8,6 +8,7 @@
 //!     display/{displayfd,xauth,fb/}   the display container's /run/roost
 //!     x11/X<n>                        the X socket, both containers' /tmp/.X11-unix
 //!     shm/                            the workload's /dev/shm
+//!     claim/                          the workload's /run/roost/claim, a tmpfs
 //!     etc/{hosts,hostname,resolv.conf}
 //!     rootfs/{display,workload}/      mounted root file systems
 //!     upper/ work/                    what the workload changed, without a disk limit
@@ -150,6 +151,12 @@ impl SandboxDirs {
     #[must_use]
     pub fn shm(&self) -> PathBuf {
         self.dir.join("shm")
+    }
+
+    /// The directory of its claim, a tmpfs.
+    #[must_use]
+    pub fn claim(&self) -> PathBuf {
+        self.dir.join("claim")
     }
 
     /// Files for the workload's `/etc`.

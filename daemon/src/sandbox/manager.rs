@@ -4,6 +4,8 @@
 //! hears of it and before its caller gets an answer.
 
 mod central;
+pub mod claim;
+mod create;
 mod holdings;
 mod resources;
 
@@ -12,20 +14,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use roost_proto::convert::InvalidMessage;
-use roost_proto::id::{SandboxId, SandboxName, TenantId};
-use roost_proto::model::{Observed, OomVictim, RunState, SandboxSpec};
+use roost_proto::id::{PoolName, SandboxId};
+use roost_proto::model::{Observed, OomVictim, RunState};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::allocate::IdRanges;
+use super::claim::Parcel;
 use super::driver::{Accepted, Driver, Found, LastKills};
 use super::eviction::Eviction;
-use super::publisher::{Publisher, unix_ms};
-use super::request_queue::{Request, decide, is_repetition};
+use super::publisher::Publisher;
+use super::request_queue::{Request, decide};
 use super::table::Table;
-use super::{Desired, Origin, Services, View};
-use crate::reconcile::ledger::{Change, LedgerError, Progress, Record};
+use super::{Desired, Services, View};
+use crate::reconcile::ledger::{Ledger, LedgerError, Progress, Record};
 use crate::tasks::{TaskName, Tasks};
 pub use central::ApplyError;
 pub use holdings::Holdings;
@@ -68,6 +70,19 @@ pub enum RequestError {
     /// Fields break rules.
     #[error(transparent)]
     Invalid(InvalidMessage),
+    /// No desktop of the pool is ready.
+    #[error("pool {0} has no desktop ready: try again, or create one, which starts from nothing")]
+    PoolEmpty(PoolName),
+    /// The claim is durable and could not be bound.
+    #[error("sandbox {id} is claimed and not bound: {message}")]
+    NotBound {
+        /// The sandbox.
+        id: SandboxId,
+        /// Stable word.
+        reason: &'static str,
+        /// One sentence, with the next step.
+        message: String,
+    },
     /// The request could not be made durable.
     #[error("the ledger could not keep the request")]
     Ledger(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -89,6 +104,7 @@ struct Handle {
     hints: watch::Sender<u64>,
     victims: watch::Sender<Option<OomVictim>>,
     evictions: watch::Sender<Option<Eviction>>,
+    parcels: watch::Sender<Option<Arc<Parcel>>>,
 }
 
 #[derive(Debug)]
@@ -168,6 +184,12 @@ impl Manager {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The node's ledger.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.services.ledger.clone()
+    }
+
     /// Takes over what the ledger holds, with what exists of it. Of two that
     /// share ids the one that runs goes on; the other must not.
     pub fn restore(&self, mut records: Vec<(Record, Progress, Found)>, central_generation: u64) {
@@ -198,6 +220,7 @@ impl Manager {
         let (hints_tx, hints) = watch::channel(0);
         let (victims_tx, victims) = watch::channel(None);
         let (evictions_tx, evictions) = watch::channel(None);
+        let (parcels_tx, parcels) = watch::channel(None);
         let handle = Handle {
             record: record.clone(),
             owns_ids: barred.is_none(),
@@ -205,6 +228,7 @@ impl Manager {
             hints: hints_tx,
             victims: victims_tx,
             evictions: evictions_tx,
+            parcels: parcels_tx,
         };
         self.lock().handles.insert(id.clone(), handle);
         self.count_holdings();
@@ -218,6 +242,8 @@ impl Manager {
             victims,
             last_kills: LastKills::default(),
             evictions,
+            parcels,
+            given_up: None,
             hints_before: 0,
             publisher: Publisher::new(id.clone(), self.table.clone(), observed),
             due: None,
@@ -260,20 +286,6 @@ impl Manager {
         self.table.remove_unchanged(id, shown.change);
     }
 
-    /// Makes a local sandbox; the same id and spec again returns it.
-    ///
-    /// # Errors
-    /// See [`RequestError`].
-    pub async fn create(
-        &self,
-        id: SandboxId,
-        name: Option<SandboxName>,
-        spec: SandboxSpec,
-    ) -> Result<View, RequestError> {
-        let manager = self.clone();
-        self.whole(async move { manager.create_now(id, name, spec).await }).await
-    }
-
     /// Carries a request out to its end, also when its caller goes away: one
     /// that became durable must reach its driver.
     async fn whole<T: Send + 'static>(
@@ -281,63 +293,6 @@ impl Manager {
         request: impl Future<Output = Result<T, RequestError>> + Send + 'static,
     ) -> Result<T, RequestError> {
         self.tasks.spawn("request", request).await.map_err(|error| RequestError::Ledger(Box::new(error)))?
-    }
-
-    async fn create_now(
-        &self,
-        id: SandboxId,
-        name: Option<SandboxName>,
-        spec: SandboxSpec,
-    ) -> Result<View, RequestError> {
-        let at = Instant::now();
-        let _lane = self.lane.lock().await;
-        if let Some(existing) = self.lock().handles.get(&id).map(|h| h.record.desired.clone()) {
-            return match is_repetition(&existing, &spec) {
-                true => self.get(&id).ok_or(RequestError::NotFound(id)),
-                false => Err(RequestError::Conflict(id)),
-            };
-        }
-        let desired = Desired {
-            id: id.clone(),
-            name,
-            tenant: TenantId::local(),
-            origin: Origin::Local,
-            generation: 1,
-            run_state: RunState::Running,
-            restart_count: 0,
-            spec,
-            resources: None,
-            asked_generation: None,
-            created_at_unix_ms: unix_ms(),
-        };
-        let record = self.allocate(desired)?;
-        if let Err(error) = self.services.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await {
-            self.lock().ids.free(record.first_id);
-            return Err(error.into());
-        }
-        // An earlier sandbox of this id may still be shown as Gone.
-        self.table.remove(&id);
-        self.table.put_desired(record.desired.clone());
-        let accepted = Accepted { at, durable_at: Instant::now() };
-        self.drive(record, Progress::default(), Beginning::of(accepted));
-        self.get(&id).ok_or(RequestError::NotFound(id))
-    }
-
-    fn allocate(&self, desired: Desired) -> Result<Record, RequestError> {
-        let mut inner = self.lock();
-        if inner.reaping.contains(&desired.id) {
-            return Err(RequestError::Deleting(desired.id));
-        }
-        if let Some(short) = self.services.pressures.borrow().iter().find(|condition| condition.is_true) {
-            let (condition, message) = (short.kind.clone(), short.message.clone());
-            return Err(RequestError::Pressure { condition, message });
-        }
-        let full = RequestError::Full { max: self.limits.sandboxes_max };
-        if inner.handles.len() >= self.limits.sandboxes_max {
-            return Err(full);
-        }
-        let first_id = inner.ids.allocate().ok_or(full)?;
-        Ok(Record { desired: Arc::new(desired), first_id, display_number: DISPLAY_NUMBER })
     }
 
     /// Changes what is wanted of a local sandbox.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use roost_proto::id::SandboxId;
 use roost_proto::model::{Resources, SandboxSpec};
 
+use super::claim::ClaimDir;
 use super::layout::SandboxDirs;
 use crate::containerd::Role;
 use crate::host::cgroup::Cgroups;
@@ -82,6 +83,7 @@ fn make_shared_dirs(plan: &HostPlan) -> Result<(), Error> {
     let pixels = u64::from(plan.spec.display.width_px) * u64::from(plan.spec.display.height_px);
     let size_bytes = pixels * PIXEL_BYTES + FRAMEBUFFER_SLACK_BYTES;
     mount_tmpfs(&dirs.framebuffer(), Tmpfs { size_bytes, mode: 0o700, uid, gid })?;
+    ClaimDir::new(&dirs.claim(), (uid, gid)).create()?;
     renew_shm(&dirs.shm(), plan.resources.shm_bytes, plan.first_id)
 }
 

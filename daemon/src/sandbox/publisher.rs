@@ -108,6 +108,7 @@ impl Publisher {
         self.observed.restarts = progress.recovery.restarts;
         self.observed.last_end.clone_from(&progress.recovery.last_end);
         self.observed.out_of_memory.clone_from(&progress.oom.seen);
+        self.observed.binding.clone_from(&progress.binding);
     }
 
     /// Shows what [`Self::recovery`] took over, in the present phase.

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::{NodeCondition, Resources, Usage};
+use roost_proto::model::{Binding, NodeCondition, Resources, Usage};
 
 use tokio::sync::watch;
 
 use super::Desired;
+use super::claim::{BindError, Bound, Parcel};
 use super::ensure::{Ended, Watch};
 use super::failure::StartError;
 use super::publisher::Publisher;
@@ -51,6 +52,19 @@ pub enum Liveness {
     Runs,
     /// It cannot be told now.
     Unknown,
+}
+
+/// A claim to bind to a sandbox that is Ready.
+#[derive(Debug, Clone)]
+pub struct Bind {
+    /// What is wanted.
+    pub desired: Arc<Desired>,
+    /// What id 0 inside is outside.
+    pub first_id: u32,
+    /// The claim.
+    pub binding: Arc<Binding>,
+    /// Content that came with it; none when an earlier call brought it.
+    pub parcel: Option<Arc<Parcel>>,
 }
 
 /// Processes that the kernel killed for want of memory, by container.
@@ -96,6 +110,13 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     fn oom_kills(&self, _id: &SandboxId) -> Result<OomKills, host::Error> {
         Ok(OomKills::default())
     }
+
+    /// Gives a sandbox that is Ready to whoever claimed it, without a restart.
+    /// May be called again for the same claim.
+    ///
+    /// # Errors
+    /// See [`BindError`]; what was laid out stays.
+    async fn bind(&self, bind: Bind) -> Result<Bound, BindError>;
 
     /// Looks whether a sandbox that runs already is Ready: for adoption.
     ///

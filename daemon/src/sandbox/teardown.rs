@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use roost_proto::id::SandboxId;
 
 use super::Node;
+use super::claim::claimed;
 use super::layout::SandboxDirs;
 use crate::containerd::{self, ContainerId, Role, TaskStatus};
 use crate::host::{self, blocking, files, mount, namespaces};
@@ -73,6 +74,7 @@ pub async fn remove_workload(node: &Node, id: &SandboxId, grace: Duration) -> Re
 pub async fn remove_files(node: &Node, id: &SandboxId) -> Result<(), TeardownError> {
     let (dirs, storage) = (node.layout.sandbox(id), node.storage.clone());
     blocking(move || {
+        mount::unmount(&dirs.claim())?;
         storage.release(&dirs.bounded())?;
         files::remove_tree(dirs.dir())?;
         files::remove_tree(dirs.logs())
@@ -151,6 +153,11 @@ fn unmount(dirs: &SandboxDirs) -> Result<(), host::Error> {
     for point in &points {
         mount::unmount(point)?;
         files::remove_dir(point)?;
+    }
+    // What a claim brought stays as long as the sandbox: nobody else has it.
+    if claimed(&dirs.claim()).is_none() {
+        mount::unmount(&dirs.claim())?;
+        files::remove_tree(&dirs.claim())?;
     }
     unmount_stage(dirs)?;
     namespaces::remove(&dirs.namespaces())?;

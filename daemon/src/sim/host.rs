@@ -16,10 +16,11 @@ use crate::host;
 use crate::host::cgroup::LimitsSet;
 use crate::reconcile::plan::Existing;
 use crate::sandbox::Desired;
+use crate::sandbox::claim::{BindError, Bound};
 use crate::sandbox::ensure::{Ended, Watch};
 use crate::sandbox::failure::StartError;
 use crate::sandbox::image::ImageError;
-use crate::sandbox::runtime::{Liveness, Runtime, Start};
+use crate::sandbox::runtime::{Bind, Liveness, Runtime, Start};
 use crate::sandbox::teardown::TeardownError;
 
 /// Share of a whole start that each stage takes, in thousandths, as measured
@@ -145,6 +146,16 @@ impl Runtime for SimHost {
         }
         publisher.end_stage();
         Ok(())
+    }
+
+    async fn bind(&self, bind: Bind) -> Result<Bound, BindError> {
+        match self.look(&bind.desired.id).await {
+            Liveness::Runs => {
+                let hook_exit_code = bind.desired.spec.claim.hook.then_some(0);
+                Ok(Bound { hook_exit_code, ..Bound::default() })
+            }
+            Liveness::Ended(_) | Liveness::Unknown => Err(BindError::NotRunning),
+        }
     }
 
     async fn verify(

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use roost_proto::id::SandboxId;
+use roost_proto::id::{PoolName, SandboxId};
+use roost_proto::model::PoolSpec;
 
 use crate::reconcile::ledger::{Change, Contents, LedgerError, Progress, Record, Store};
 
@@ -12,6 +13,7 @@ use crate::reconcile::ledger::{Change, Contents, LedgerError, Progress, Record, 
 struct Kept {
     records: HashMap<SandboxId, (Box<Record>, Option<Box<Progress>>)>,
     central_generation: u64,
+    pools: HashMap<PoolName, PoolSpec>,
 }
 
 /// What one simulated node keeps; cheap to clone.
@@ -32,7 +34,8 @@ impl Store for MemoryStore {
             ((**record).clone(), progress.as_deref().cloned().unwrap_or_default())
         };
         let records = kept.records.values().map(copy).collect();
-        Ok(Contents { records, central_generation: kept.central_generation })
+        let pools = kept.pools.values().cloned().collect();
+        Ok(Contents { records, central_generation: kept.central_generation, pools })
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), LedgerError> {
@@ -51,6 +54,8 @@ impl Store for MemoryStore {
                 }
                 Change::Remove(id) => drop(kept.records.remove(id)),
                 Change::CentralGeneration(generation) => kept.central_generation = *generation,
+                Change::PutPool(pool) => drop(kept.pools.insert(pool.name.clone(), (**pool).clone())),
+                Change::RemovePool(name) => drop(kept.pools.remove(name)),
             }
         }
         Ok(())

@@ -17,6 +17,7 @@ use crate::api::{Api, ApiParts};
 use crate::link::{self, JoinString, LinkConfig, LinkHandle, LinkParts, StartLinkError};
 use crate::metrics::Metrics;
 use crate::node::usage;
+use crate::pool::Pools;
 use crate::reconcile::ledger::{Ledger, LedgerError};
 use crate::reconcile::plan::plan;
 use crate::sandbox::manager::Limits;
@@ -116,10 +117,12 @@ impl SimNode {
         let limits = Limits { sandboxes_max, first_id: FIRST_ID };
         let manager = Manager::new(services, tasks.clone(), limits, shutdown.clone());
         manager.restore(plan(contents.records, &self.host.existing()).adopt, contents.central_generation);
+        let pools = Pools::start(manager.clone(), manager.ledger(), contents.pools, &tasks, shutdown.clone());
         let status = watch::Sender::new(self.status());
         let parts = Arc::new(Parts { host: self.host.clone(), manager: manager.clone(), status: status.clone() });
         let api = Api::new(ApiParts {
             sandboxes: Arc::new(manager.clone()),
+            claims: Arc::new(pools),
             execs: parts.clone(),
             screenshots: parts.clone(),
             images: parts.clone(),

@@ -15,11 +15,12 @@ use futures::StreamExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use roost_proto::convert::InvalidMessage;
-use roost_proto::id::{SandboxId, SandboxName, TenantId};
+use roost_proto::id::{PoolName, SandboxId, SandboxName, TenantId};
 use roost_proto::model::{
-    HostReport, ImageInfo, ImageRef, NodeFacts, NodeStatus, Observed, Phase, PullPolicy, ResourcesChange, RunState,
-    SandboxSpec, StartRecord, SupportPart,
+    HostReport, ImageInfo, ImageRef, NodeFacts, NodeStatus, Observed, Phase, Pool, PoolSpec, PullPolicy,
+    ResourcesChange, RunState, SandboxSpec, StartRecord, SupportPart,
 };
+use roostd::api::claim::Claims;
 use roostd::api::debug::DebugSource;
 use roostd::api::exec::{ExecControl, ExecError, ExecRunner, ExecSession, ExecSpec, TerminalSize};
 use roostd::api::image::{Archive, ImageStore, Pull};
@@ -33,6 +34,8 @@ use roostd::containerd::image::source::BlobStream;
 use roostd::containerd::image::{ImageError, Progress};
 use roostd::link::NodeSandboxes;
 use roostd::logging::LoggingError;
+use roostd::sandbox::claim::Bound;
+use roostd::sandbox::manager::claim::{Claim, From};
 use roostd::sandbox::{ApplyError, Desired, Origin, RequestError, View};
 use roostd::tasks::Tasks;
 use tokio::process::{Child, Command};
@@ -57,6 +60,9 @@ pub(crate) fn desired(id: &SandboxId, origin: Origin) -> Desired {
         resources: None,
         asked_generation: None,
         created_at_unix_ms: 1_700_000_000_000,
+        pool: None,
+        binding: None,
+        unconfirmed: false,
     }
 }
 
@@ -117,7 +123,7 @@ impl FakeNode {
         let view = Sandboxes::get(self, id).ok_or_else(|| RequestError::NotFound(id.clone()))?;
         match view.desired.origin {
             Origin::Central => Err(RequestError::OwnedByCentral(id.clone())),
-            Origin::Local => Ok((*view.desired).clone()),
+            Origin::Local | Origin::Pool => Ok((*view.desired).clone()),
         }
     }
 }
@@ -340,6 +346,31 @@ impl SupportSource for FakeSupport {
     }
 }
 
+/// A node that keeps nothing ready.
+struct NoPools;
+
+#[tonic::async_trait]
+impl Claims for NoPools {
+    async fn claim(&self, claim: Claim) -> Result<(View, Bound), RequestError> {
+        match claim.from {
+            From::Pool(pool) => Err(RequestError::PoolEmpty(pool)),
+            From::Sandbox(id) => Err(RequestError::NotFound(id)),
+        }
+    }
+
+    async fn put(&self, _: PoolSpec) -> Result<Pool, RequestError> {
+        Err(RequestError::Full { max: 0 })
+    }
+
+    async fn remove(&self, _: &PoolName) -> Result<(), RequestError> {
+        Ok(())
+    }
+
+    fn list(&self) -> Vec<Pool> {
+        Vec::new()
+    }
+}
+
 /// What a node named `n1` says of itself.
 pub(crate) fn status() -> NodeStatus {
     NodeStatus { facts: NodeFacts { hostname: "n1".into(), ..NodeFacts::default() }, ..NodeStatus::default() }
@@ -350,6 +381,7 @@ pub(crate) fn api(node: &FakeNode, dir: &Path, tasks: &Tasks) -> Api {
     let (_, node_status) = watch::channel(status());
     Api::new(ApiParts {
         sandboxes: Arc::new(node.clone()),
+        claims: Arc::new(NoPools),
         execs: Arc::new(HostPrograms),
         screenshots: Arc::new(FakeScreens(node.clone())),
         images: Arc::new(FakeImages),

@@ -38,6 +38,7 @@ impl From<SandboxSpec> for wire::SandboxSpec {
             stop_grace_ms: spec.stop_grace_ms,
             start_timeout_ms: spec.start_timeout_ms,
             restart: Some(spec.restart.into()),
+            claim: Some(spec.claim.into()),
         }
     }
 }
@@ -61,6 +62,7 @@ impl TryFrom<wire::SandboxSpec> for SandboxSpec {
             stop_grace_ms: spec.stop_grace_ms,
             start_timeout_ms: spec.start_timeout_ms,
             restart: spec.restart.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            claim: spec.claim.map(Into::into).unwrap_or_default(),
         };
         spec.validate().map_err(InvalidMessage)?;
         Ok(spec)
@@ -248,6 +250,7 @@ impl wire::SandboxObserved {
             last_end: o.last_end.map(Into::into),
             out_of_memory: (o.out_of_memory != OutOfMemory::default()).then(|| o.out_of_memory.into()),
             limits: o.limits.map(Into::into),
+            binding: o.binding.map(Into::into),
         }
     }
 }
@@ -274,6 +277,7 @@ impl TryFrom<wire::SandboxObserved> for Observed {
             last_end: o.last_end.map(TryInto::try_into).transpose()?,
             out_of_memory: o.out_of_memory.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             limits: o.limits.map(Into::into),
+            binding: o.binding.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -281,15 +285,16 @@ impl TryFrom<wire::SandboxObserved> for Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::SandboxId;
-    use crate::model::{LastEnd, OomVictim, Part};
+    use crate::id::{ClaimId, SandboxId};
+    use crate::model::{BindingState, LastEnd, OomVictim, Part};
 
     fn spec() -> SandboxSpec {
         serde_json::from_str(
             r#"{"template":"desktop","image":"roost/desktop","command":["/bin/true","x"],"env":{"A":"b"},
                 "working_dir":"/tmp","pull_policy":"always","display":{"glx":true},"readiness":{"window_title":"Roost"},
                 "isolation":{"nested_user_namespaces":true},
-                "restart":{"application":"always","display":"on-failure","backoff_ms":100}}"#,
+                "restart":{"application":"always","display":"on-failure","backoff_ms":100},
+                "claim":{"hook":true,"hook_timeout_ms":50}}"#,
         )
         .unwrap()
     }
@@ -348,6 +353,12 @@ mod tests {
                 last: Some(OomVictim { process: "hog".into(), pid: 9, part: Part::Application, at_unix_ms: 10 }),
             },
             limits: Some(Resources { disk_limit_bytes: 1 << 30, ..Resources::default() }),
+            binding: Some(BindingState {
+                claim_id: ClaimId::random(),
+                bound: true,
+                hook_exit_code: Some(0),
+                bound_at_unix_ms: 11,
+            }),
             ..Observed::pending()
         };
         let message = wire::SandboxObserved::new(&SandboxId::random(), observed.clone());

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::spec::check_env;
-use super::{FieldError, LastEnd, OutOfMemory, Pressure, Resources, ResourcesChange, SandboxSpec, Validate};
+use super::{
+    BindingState, FieldError, LastEnd, OutOfMemory, Pressure, Resources, ResourcesChange, SandboxSpec, Validate,
+};
 use crate::id::{NodeId, ProfileName, SandboxId, SandboxName, TemplateName, TenantId};
 
 /// What is wanted of a sandbox.
@@ -236,6 +238,9 @@ pub struct Observed {
     /// What the kernel enforces now; absent while nothing runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Resources>,
+    /// What came of its claim; absent unless it was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<BindingState>,
 }
 
 impl Observed {
@@ -260,6 +265,7 @@ impl Observed {
             last_end: None,
             out_of_memory: OutOfMemory::default(),
             limits: None,
+            binding: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FieldError, ImageRef, PullPolicy, Resources, Restart, Validate};
+use super::{ClaimContract, FieldError, ImageRef, PullPolicy, Resources, Restart, Validate};
 use crate::id::TemplateName;
 
 /// Smallest and largest screen edge, in pixels.
@@ -64,6 +64,9 @@ pub struct SandboxSpec {
     /// What is made again when it ends by itself.
     #[serde(default, skip_serializing_if = "Restart::is_default")]
     pub restart: Restart,
+    /// What a claim of such a sandbox does in the workload.
+    #[serde(default, skip_serializing_if = "ClaimContract::is_default")]
+    pub claim: ClaimContract,
 }
 
 /// Two seconds: a window manager ends at once, a browser needs a moment to
@@ -194,6 +197,7 @@ impl Validate for SandboxSpec {
         }
         check_times(self.stop_grace_ms, self.start_timeout_ms, path, errors);
         self.restart.check(&field("restart."), errors);
+        self.claim.check(&field("claim."), errors);
     }
 }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::{check_env, check_times, default_start_timeout_ms, default_stop_grace_ms};
 use super::{
-    DisplaySpec, FieldError, ImageRef, Isolation, PullPolicy, Readiness, Resources, Restart, SandboxSpec, Validate,
-    WindowManager,
+    ClaimContract, DisplaySpec, FieldError, ImageRef, Isolation, PullPolicy, Readiness, Resources, Restart,
+    SandboxSpec, Validate, WindowManager,
 };
 use crate::id::{ProfileName, TemplateName};
 
@@ -55,6 +55,9 @@ pub struct Template {
     /// What is made again when it ends by itself.
     #[serde(default, skip_serializing_if = "Restart::is_default")]
     pub restart: Restart,
+    /// What a claim of such a sandbox does in the workload.
+    #[serde(default, skip_serializing_if = "ClaimContract::is_default")]
+    pub claim: ClaimContract,
 }
 
 /// What a sandbox may use.
@@ -81,6 +84,7 @@ impl Validate for Template {
         self.display.check(&format!("{path}display."), errors);
         check_times(self.stop_grace_ms, self.start_timeout_ms, path, errors);
         self.restart.check(&format!("{path}restart."), errors);
+        self.claim.check(&format!("{path}claim."), errors);
     }
 }
 
@@ -112,6 +116,7 @@ pub fn resolve(template: &Template, profile: &Profile, env: &BTreeMap<String, St
         stop_grace_ms: template.stop_grace_ms,
         start_timeout_ms: template.start_timeout_ms,
         restart: template.restart,
+        claim: template.claim,
     }
 }
 

@@ -38,6 +38,9 @@ impl Node {
                 asked_generation: None,
                 spec: serde_json::from_str(r#"{"template":"bare","image":"roost/desktop"}"#).unwrap(),
                 created_at_unix_ms: 0,
+                pool: None,
+                binding: None,
+                unconfirmed: false,
             };
             self.views.push(View { desired: Arc::new(desired), observed: Observed::pending(), change: self.change });
         }

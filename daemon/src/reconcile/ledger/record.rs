@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use roost_proto::model::{LastEnd, OutOfMemory, Stage, StageTiming};
+use roost_proto::model::{BindingState, LastEnd, OutOfMemory, Stage, StageTiming};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,9 @@ pub struct Progress {
     /// What the kernel killed in it.
     #[serde(default, skip_serializing_if = "OomProgress::is_default")]
     pub oom: OomProgress,
+    /// What came of its claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<BindingState>,
 }
 
 /// What the restart policy of a sandbox did and is about to do.
@@ -195,6 +198,9 @@ pub(crate) mod tests {
                 resources: None,
                 asked_generation: None,
                 created_at_unix_ms: 1,
+                pool: None,
+                binding: None,
+                unconfirmed: false,
             }),
             first_id: 1 << 20,
             display_number: 0,

@@ -9,7 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use roost_proto::id::SandboxId;
 use serde::Serialize;
 
 use super::{
@@ -20,6 +19,8 @@ use super::{
 const SANDBOX_PREFIX: &str = "sandbox/";
 /// Prefix of the keys of how far sandboxes came.
 const PROGRESS_PREFIX: &str = "progress/";
+/// Prefix of the keys of pools.
+const POOL_PREFIX: &str = "pool/";
 /// Key of central's generation: eight bytes, big endian.
 const CENTRAL_GENERATION_KEY: &str = "central-generation";
 /// Page cache of sled, in bytes: a thousand records are about 2 MB.
@@ -71,13 +72,17 @@ impl SledStore {
                     batch.remove(key(PROGRESS_PREFIX, id).as_str());
                 }
                 Change::CentralGeneration(g) => batch.insert(CENTRAL_GENERATION_KEY, &g.to_be_bytes()),
+                Change::PutPool(pool) => {
+                    batch.insert(key(POOL_PREFIX, &pool.name).as_str(), checked(&pool.name, pool)?);
+                }
+                Change::RemovePool(name) => batch.remove(key(POOL_PREFIX, name).as_str()),
             }
         }
         Ok(batch)
     }
 }
 
-fn key(prefix: &str, id: &SandboxId) -> String {
+fn key(prefix: &str, id: &impl std::fmt::Display) -> String {
     format!("{prefix}{id}")
 }
 
@@ -86,10 +91,10 @@ fn record_error(id: &impl ToString, error: DecodeRecordError) -> LedgerError {
 }
 
 /// The stored form, if it is small enough to be durable.
-fn checked<T: Serialize>(id: &SandboxId, content: &T) -> Result<Vec<u8>, LedgerError> {
+fn checked<T: Serialize>(id: &impl ToString, content: &T) -> Result<Vec<u8>, LedgerError> {
     let bytes = encode(content).map_err(|e| record_error(id, DecodeRecordError::Json(e)))?;
     if bytes.len() > MAX_RECORD_BYTES {
-        return Err(LedgerError::TooLarge { id: id.clone(), bytes: bytes.len() });
+        return Err(LedgerError::TooLarge { id: id.to_string(), bytes: bytes.len() });
     }
     Ok(bytes)
 }
@@ -113,6 +118,11 @@ impl Store for SledStore {
             let progress = self.db.get(key(PROGRESS_PREFIX, &record.desired.id)).map_err(error)?;
             let progress = progress.map(|value| decode::<Progress>(&value)).transpose().map_err(broken)?;
             contents.records.push((record, progress.unwrap_or_default()));
+        }
+        for entry in self.db.scan_prefix(POOL_PREFIX) {
+            let (key_bytes, value) = entry.map_err(error)?;
+            let pool = decode(&value).map_err(|e| record_error(&String::from_utf8_lossy(&key_bytes), e))?;
+            contents.pools.push(pool);
         }
         if let Some(value) = self.db.get(CENTRAL_GENERATION_KEY).map_err(error)? {
             let bytes = value.as_ref().try_into().map_err(|_| {

@@ -102,6 +102,7 @@ impl Manager {
             let unlisted = inner.handles.values().map(|h| &h.record).filter(|r| {
                 r.desired.origin == Origin::Central
                     && r.desired.run_state != RunState::Deleted
+                    && !r.desired.unconfirmed
                     && !listed.contains(&r.desired.id)
             });
             plan.extend(unlisted.map(|r| Planned::changed(r, |d| d.run_state = RunState::Deleted)));
@@ -117,11 +118,17 @@ impl Manager {
     fn plan_one(&self, desired: Desired, full: bool) -> Option<Planned> {
         let existing = self.lock().handles.get(&desired.id).map(|h| h.record.clone());
         match existing {
-            Some(record) if record.desired.generation == desired.generation => None,
+            Some(mut record) if record.desired.generation == desired.generation => {
+                let is_news = std::mem::take(&mut Arc::make_mut(&mut record.desired).unconfirmed);
+                is_news.then_some(Planned { record, is_new: false })
+            }
             Some(record) if record.desired.generation > desired.generation && !full => None,
             Some(record) => {
                 let created_at_unix_ms = record.desired.created_at_unix_ms;
-                let desired = Desired { created_at_unix_ms, ..desired }.following(&record.desired);
+                // What the node alone knows of it; a claim is not taken back.
+                let pool = record.desired.pool.clone();
+                let binding = desired.binding.clone().or_else(|| record.desired.binding.clone());
+                let desired = Desired { created_at_unix_ms, pool, binding, ..desired }.following(&record.desired);
                 Some(Planned { record: Record { desired: Arc::new(desired), ..record }, is_new: false })
             }
             // Nothing of it is here: say so.

@@ -13,7 +13,7 @@ use crate::sandbox::Origin;
 /// What sandboxes hold of the node beside what central placed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holdings {
-    /// CPU that local sandboxes request, in thousandths of a core; stopped
+    /// CPU that local sandboxes and those of pools request, in thousandths of a core; stopped
     /// ones count, as they do at central.
     pub cpu_millis: u64,
     /// Memory that they request, in bytes.
@@ -29,7 +29,7 @@ impl Holdings {
         let mut holdings = Self::default();
         for (id, handle) in &inner.handles {
             let desired = &handle.record.desired;
-            if desired.origin == Origin::Local {
+            if desired.origin != Origin::Central {
                 let resources = desired.resources();
                 holdings.cpu_millis += u64::from(resources.cpu_request_millis);
                 holdings.memory_bytes = holdings.memory_bytes.saturating_add(resources.memory_request_bytes);

@@ -5,11 +5,13 @@ use roost_proto::model::{ImageRef, Phase, ResourcesChange, RestartPolicy, Sandbo
 
 use super::*;
 use crate::metrics::Metrics;
+use crate::reconcile::ledger::Change;
 use crate::reconcile::ledger::{Ledger, Store};
 use crate::reconcile::plan::plan;
 use crate::sim::config::{NodeConfig, StartConfig};
 use crate::sim::host::SimHost;
 use crate::sim::memory::MemoryStore;
+use tokio::time::Instant;
 
 const FIRST_ID: u32 = 1 << 20;
 

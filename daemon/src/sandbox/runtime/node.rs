@@ -5,10 +5,11 @@ use std::time::Duration;
 use roost_proto::id::SandboxId;
 use roost_proto::model::{Resources, Usage};
 
-use super::{Liveness, OomKills, Runtime, Start};
+use super::{Bind, Liveness, OomKills, Runtime, Start};
 use crate::containerd::{ContainerId, Role, TaskStatus};
 use crate::host::cgroup::{InUse, LimitsSet};
 use crate::host::{self, blocking, disk, mount};
+use crate::sandbox::claim::{self, BindError, Bound};
 use crate::sandbox::ensure::{self, Ended, NotStarted, Watch, manager};
 use crate::sandbox::failure::StartError;
 use crate::sandbox::restart::Scope;
@@ -34,6 +35,10 @@ impl Runtime for Node {
     fn oom_kills(&self, id: &SandboxId) -> Result<OomKills, host::Error> {
         let of = |role: Role| self.cgroups.oom_kills(&format!("{id}/{}", role.as_str()));
         Ok(OomKills { display: of(Role::Display)?, workload: of(Role::Workload)? })
+    }
+
+    async fn bind(&self, bind: Bind) -> Result<Bound, BindError> {
+        claim::bind(self, bind).await
     }
 
     async fn verify(

@@ -35,6 +35,8 @@ fn demo(resources: Option<Resources>, from_central: bool) -> Sandbox {
         run_state: RunState::Running.into(),
         restart_count: 0,
         resources,
+        binding: None,
+        pool: String::new(),
         spec: Some(sandbox.spec.into()),
         tenant: "default".into(),
         name: "demo".into(),
@@ -69,6 +71,18 @@ impl NodeApi for Daemon {
         no()
     }
     async fn stop_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        no()
+    }
+    async fn claim_sandbox(&self, _: Request<ClaimSandboxRequest>) -> Answer<ClaimSandboxResponse> {
+        no()
+    }
+    async fn put_pool(&self, _: Request<PutPoolRequest>) -> Answer<Pool> {
+        no()
+    }
+    async fn remove_pool(&self, _: Request<RemovePoolRequest>) -> Answer<RemovePoolResponse> {
+        no()
+    }
+    async fn list_pools(&self, _: Request<ListPoolsRequest>) -> Answer<ListPoolsResponse> {
         no()
     }
     async fn update_sandbox(&self, request: Request<UpdateSandboxRequest>) -> Answer<Sandbox> {

@@ -1,0 +1,145 @@
+//! What a claim brings into a desktop that runs, and the contract with its
+//! entry point (docs/claims.md).
+//!
+//! ```text
+//! /run/roost/claim/          a tmpfs of the daemon's, read-only inside
+//!     claim.json             who has it: appears with the claim
+//!     env                    NAME='value' lines for a shell
+//!     secrets/<name>         0400, the workload's user
+//!     wait                   FIFO: a line with the claim's id wakes the hook
+//!     status                 FIFO: "<claim id> <exit status>" is the answer
+//!     await                  a shell script that does the hook's side
+//! ```
+//!
+//! No program is started in the container for a claim (an exec: 27 to 80 ms):
+//! the entry point waits in a read of a FIFO. The directory belongs to the
+//! daemon, so that nothing in it can be replaced by a link of the sandbox.
+
+mod dir;
+mod hook;
+mod parcel;
+
+pub use dir::{ClaimDir, claimed};
+pub use hook::{HookError, call_hook};
+pub use parcel::{Outcome, Parcel};
+
+use std::time::Duration;
+
+use roost_proto::id::SandboxId;
+use tokio::time::Instant;
+
+use super::Node;
+use super::failure::chain;
+use super::runtime::Bind;
+use crate::containerd::{self, ContainerId, Role};
+use crate::host::{self, blocking, files, inside, namespaces};
+
+/// Where the workload finds the claim's directory.
+pub const CLAIM_DIR: &str = "/run/roost/claim";
+
+/// Why a claim could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The workload is not there.
+    #[error("the workload does not run")]
+    NotRunning,
+    /// Values of secrets are not stored: only a claim brings them.
+    #[error("the secret {0} is not on the node any more: send the claim again")]
+    SecretMissing(String),
+    /// A file or the host name.
+    #[error("the claim cannot be laid out")]
+    Host(#[from] host::Error),
+    /// containerd does not answer.
+    #[error("the workload cannot be asked for")]
+    Containerd(#[from] containerd::Error),
+    /// The hook did not answer as it must.
+    #[error("the hook did not answer")]
+    Hook(#[from] HookError),
+}
+
+impl BindError {
+    /// Stable word for why the binding is not complete.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotRunning | Self::Containerd(_) => "claim-not-running",
+            Self::SecretMissing(_) => "claim-secret-missing",
+            Self::Host(_) => "claim-failed",
+            Self::Hook(HookError::Timeout { .. }) => "claim-hook-timeout",
+            Self::Hook(_) => "claim-hook-failed",
+        }
+    }
+
+    /// One sentence for people, with the next step.
+    #[must_use]
+    pub fn message(&self) -> String {
+        format!("{}: send the claim again, or delete the sandbox", chain(self))
+    }
+}
+
+/// What was bound, and how long its parts took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bound {
+    /// Exit status of the hook; none without a hook.
+    pub hook_exit_code: Option<i32>,
+    /// Names and times of the parts, in their order.
+    pub steps: Vec<(&'static str, Duration)>,
+}
+
+impl Bound {
+    fn step(&mut self, name: &'static str, since: Instant) -> Instant {
+        let now = Instant::now();
+        self.steps.push((name, now - since));
+        now
+    }
+}
+
+/// Binds a claim to a sandbox that is Ready. May be called again.
+///
+/// # Errors
+/// See [`BindError`]; what was laid out stays.
+pub async fn bind(node: &Node, bind: Bind) -> Result<Bound, BindError> {
+    let Bind { desired, first_id, binding, parcel } = bind;
+    let mut bound = Bound::default();
+    let begun = Instant::now();
+    let image = node.images.prepare(&desired.spec.image).await;
+    let account = image.map_err(|_| BindError::NotRunning)?.account.clone();
+    let owner = (first_id + account.uid, first_id + account.gid);
+    let dirs = node.layout.sandbox(&desired.id);
+    let dir = ClaimDir::new(&dirs.claim(), owner);
+    let new_files = parcel.as_ref().map(|parcel| parcel.files.clone()).unwrap_or_default();
+    let pid = if new_files.is_empty() { 0 } else { workload_pid(node, &desired.id).await? };
+    let json = dir::claim_json(&desired, &binding);
+    let (laid_out, sandbox) = (binding.clone(), desired.id.clone());
+    let missing = blocking(move || {
+        if let Some(missing) = dir.lay_out(&laid_out, &json, parcel.as_deref())? {
+            return Ok(Some(missing));
+        }
+        if !new_files.is_empty() {
+            inside::write_files(pid, owner.0, owner.1, &new_files)?;
+        }
+        if let Some(hostname) = &laid_out.hostname {
+            namespaces::set_hostname(&dirs.namespaces(), hostname)?;
+            files::rewrite(&dirs.etc().join("hostname"), format!("{hostname}\n").as_bytes())?;
+            let hosts = format!("127.0.0.1 localhost {hostname} {sandbox}\n::1 localhost\n");
+            files::rewrite(&dirs.etc().join("hosts"), hosts.as_bytes())?;
+        }
+        Ok(None)
+    });
+    if let Some(missing) = missing.await? {
+        return Err(BindError::SecretMissing(missing));
+    }
+    let begun = bound.step("files", begun);
+    if desired.spec.claim.hook {
+        let timeout = Duration::from_millis(desired.spec.claim.hook_timeout_ms.into());
+        let claim = node.layout.sandbox(&desired.id).claim();
+        bound.hook_exit_code = Some(call_hook(&claim, &binding.claim_id, timeout).await?);
+        bound.step("hook", begun);
+    }
+    Ok(bound)
+}
+
+async fn workload_pid(node: &Node, id: &SandboxId) -> Result<u32, BindError> {
+    let task = node.client.get_task(&ContainerId::new(id, Role::Workload)).await?;
+    task.map(|task| task.pid).filter(|pid| *pid != 0).ok_or(BindError::NotRunning)
+}
