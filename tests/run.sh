@@ -7,9 +7,9 @@
 #   style    shellcheck, rustfmt, clippy without a warning
 #   unit     tests inside the crates, and their tests against real X servers, containerd, SQLite, PostgreSQL, TLS
 #   node     the life of sandboxes on a private containerd: lifecycle, recovery, resilience, cgroups, traces,
-#            images, limits, neighbours
+#            images, limits, neighbours, claims, disk
 #   system   central, node and command together, support bundles
-#   fleet    central and simulated nodes
+#   fleet    central and simulated nodes; commands of central; kills of central and of its database
 #   cgroup2  the life of sandboxes once more, with runc and with crun, in a guest that has cgroup v2
 #            alone: Debian 12's cloud kernel under QEMU's software emulation, without a network
 #            (tests/guest). A run of its own: docs/spec.md says what of it, and has the last result
@@ -111,7 +111,7 @@ suite_system() {
 
 suite_fleet() {
     cargo build --quiet --workspace --locked
-    run_tests --features roost-tests/machine --test fleet -- --test-threads 2
+    run_tests --features roost-tests/machine --test fleet --test central -- --test-threads 2
 }
 
 suite_cgroup2() {

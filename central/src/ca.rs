@@ -147,8 +147,13 @@ fn end_of(certificate: &X509Certificate<'_>) -> u64 {
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), CaError> {
     let temporary = path.with_extension("new");
     let write = || {
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        // What an earlier crash left, or a link that somebody put there: opened,
+        // it would keep its mode or lead elsewhere.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
@@ -202,6 +207,20 @@ mod tests {
         request[last] ^= 1;
         assert!(read_request(&request).is_err());
         assert!(read_request(b"hello").is_err());
+    }
+
+    #[test]
+    fn a_private_file_follows_no_link_and_takes_over_no_mode() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("x.key"), dir.path().join("victim"));
+        std::fs::write(&victim, "theirs").unwrap();
+        symlink(&victim, dir.path().join("x.new")).unwrap();
+        write_private(&path, b"secret").unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "theirs");
+        std::fs::write(dir.path().join("x.new"), "left open to all").unwrap();
+        write_private(&path, b"secret").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

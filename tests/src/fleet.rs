@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::node::binary;
 use crate::process::Process;
-use crate::system::{free_ports, launch};
+use crate::system::{configure, free_ports, launch};
 use crate::{Rest, Result, Root, eventually};
 
 /// Log of central: as in the field, since thousands of nodes log as well.
@@ -127,6 +127,22 @@ impl SimFleet {
     /// When central does not answer.
     pub async fn rest(&self) -> Result<Rest> {
         Rest::connect(self.ports[0], &std::fs::read_to_string(self.token_file())?).await
+    }
+
+    /// Where the API is.
+    #[must_use]
+    pub fn server(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[0])
+    }
+
+    /// Central's fields of `[link]` from its next start on, and the sections
+    /// behind it. Commands beside it read them at once.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn set_link(&mut self, link: &str) -> Result<()> {
+        self.options.link = link.to_owned();
+        configure(&self.root, self.ports, link, LOG_FILTER).map(drop)
     }
 
     fn token_file(&self) -> PathBuf {

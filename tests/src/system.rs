@@ -167,18 +167,7 @@ pub(crate) fn free_ports() -> Result<[u16; 3]> {
 /// Starts central on these ports for API, NodeLink and metrics, and waits until
 /// it answers; `link` is laid into its section of that name, `filter` is its log's.
 pub(crate) async fn launch(root: &Root, ports: [u16; 3], link: &str, filter: &str) -> Result<Process> {
-    let config = root.join("central.toml");
-    let text = format!(
-        "state_dir = \"{}\"\nseed_dir = \"{}\"\nadmin_token_file = \"{}\"\n[api]\nlisten = \"127.0.0.1:{}\"\n\
-         [link]\nlisten = \"127.0.0.1:{}\"\n{link}\n[admin]\nlisten = \"127.0.0.1:{}\"\n[log]\nfilter = \"{filter}\"\n",
-        root.join("central").display(),
-        repository().join("deploy/config").display(),
-        root.join("admin-token").display(),
-        ports[0],
-        ports[1],
-        ports[2],
-    );
-    std::fs::write(&config, text)?;
+    let config = configure(root, ports, link, filter)?;
     let args = ["serve", "--config", &config.display().to_string()];
     let mut central = Process::start(&binary("roost-central")?, &args, &root.join("central.log"))?;
     eventually("central answers", START_LIMIT, || {
@@ -192,4 +181,21 @@ pub(crate) async fn launch(root: &Root, ports: [u16; 3], link: &str, filter: &st
     })
     .await?;
     Ok(central)
+}
+
+/// Writes central's configuration; where it is.
+pub(crate) fn configure(root: &Root, ports: [u16; 3], link: &str, filter: &str) -> Result<PathBuf> {
+    let config = root.join("central.toml");
+    let text = format!(
+        "state_dir = \"{}\"\nseed_dir = \"{}\"\nadmin_token_file = \"{}\"\n[api]\nlisten = \"127.0.0.1:{}\"\n\
+         [link]\nlisten = \"127.0.0.1:{}\"\n{link}\n[admin]\nlisten = \"127.0.0.1:{}\"\n[log]\nfilter = \"{filter}\"\n",
+        root.join("central").display(),
+        repository().join("deploy/config").display(),
+        root.join("admin-token").display(),
+        ports[0],
+        ports[1],
+        ports[2],
+    );
+    std::fs::write(&config, text)?;
+    Ok(config)
 }

@@ -70,8 +70,8 @@ pub enum CopyError {
     /// There is no schema in the source.
     #[error("the database is empty: there is nothing to export")]
     Empty,
-    /// A replica of central serves on the target.
-    #[error("a running central uses the database: stop every replica first")]
+    /// A replica of central serves on the target, or another import goes on.
+    #[error("a running central or another import uses the database: stop every replica first")]
     InUse,
     /// The CA that belongs to the database cannot be put in its place.
     #[error("the CA of the backup cannot be put in its place: nothing was restored")]
