@@ -42,7 +42,7 @@ Examples:
 The id is in the log of its roostd and of central. It keeps its certificate and its sandboxes.
 
 Example:
-  roost node readmit nod-0123456789abcdef --name gpu-a")]
+  roost node readmit node-0123456789abcdef --name gpu-a")]
     Readmit(ReadmitNodeArgs),
     /// Make a token with which one node can join
     #[command(after_help = "\
