@@ -101,7 +101,7 @@ suite_unit() {
 suite_node() {
     binaries_and_images
     run_tests --features roost-tests/machine --test lifecycle --test recovery --test resilience --test cgroups \
-        --test traces --test images --test limits --test neighbours -- --test-threads 2
+        --test traces --test images --test limits --test neighbours --test claims --test disk -- --test-threads 2
 }
 
 suite_system() {
