@@ -178,7 +178,7 @@ impl Pools {
 
 /// Counts a claim of a pool.
 fn note(entry: &mut Entry, result: &Result<(View, Bound), RequestError>) {
-    entry.demand.claimed(Instant::now());
+    entry.demand.claimed(Instant::now().into_std());
     match result {
         Err(RequestError::PoolEmpty(_)) => entry.misses += 1,
         Ok(_) | Err(RequestError::NotBound { .. }) => entry.hits += 1,

@@ -102,7 +102,7 @@ async fn look(pools: &Pools) {
             if counts.ready > 0 && failed.is_empty() && entry.problem.as_ref().is_some_and(|p| p.until <= now) {
                 entry.problem = None;
             }
-            let expected = entry.demand.expected(Duration::from_millis(spec.demand_window_ms.into()), now);
+            let expected = entry.demand.expected(Duration::from_millis(spec.demand_window_ms.into()), now.into_std());
             let decision = decide(&spec, counts, expected);
             let waits = entry.problem.as_ref().is_some_and(|problem| problem.until > now);
             Decision { start: if waits { 0 } else { decision.start }, ..decision }

@@ -1,10 +1,9 @@
 //! How many desktops a pool starts and lets go. Pure.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roost_proto::model::{PoolSpec, PoolUpdate};
-use tokio::time::Instant;
 
 /// Claims older than this say nothing about the present demand.
 const MEMORY: Duration = Duration::from_secs(60);
@@ -103,19 +102,18 @@ mod tests {
         PoolSpec { name, spec, min_ready, max, starts_at_once: 2, demand_window_ms: 0, update }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn demand_follows_a_rise_at_once_and_a_fall_slowly() {
+    #[test]
+    fn demand_follows_a_rise_at_once_and_a_fall_slowly() {
         let (mut demand, window) = (Demand::default(), Duration::from_secs(2));
-        assert_eq!(demand.expected(window, Instant::now()), 0);
+        let begin = Instant::now();
+        assert_eq!(demand.expected(window, begin), 0);
         for _ in 0..30 {
-            demand.claimed(Instant::now());
+            demand.claimed(begin);
         }
-        assert_eq!(demand.expected(window, Instant::now()), 30);
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(demand.expected(window, Instant::now()), 1, "half a claim a second");
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(demand.expected(window, Instant::now()), 0);
-        assert_eq!(demand.expected(Duration::ZERO, Instant::now()), 0, "turned off");
+        assert_eq!(demand.expected(window, begin), 30);
+        assert_eq!(demand.expected(Duration::ZERO, begin), 0, "turned off");
+        assert_eq!(demand.expected(window, begin + Duration::from_secs(10)), 1, "half a claim a second");
+        assert_eq!(demand.expected(window, begin + Duration::from_secs(70)), 0);
     }
 
     #[test]
