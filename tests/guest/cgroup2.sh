@@ -6,6 +6,8 @@
 # Everything temporary goes below SCRATCH. CARGO_TARGET_DIR holds what cargo builds, ROOST_IMAGES
 # the images. tests/run.sh calls this as its suite "cgroup2".
 set -euo pipefail
+# A failure within a command substitution ends the run, too.
+shopt -s inherit_errexit
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$here/../.." && pwd)

@@ -7,6 +7,7 @@
 //! the link alone; the databases are copied for real.
 
 use std::fs;
+use std::hash::{Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,16 +31,17 @@ fn seeds() -> PathBuf {
 const FINISHED: &str = "ROOST_TEST_SEED";
 
 /// Names a seed by what it was made from: a rebuilt archive makes a new one.
+/// A short name: containerd's socket lies below, and its path has 107 bytes.
 fn seed_name() -> Result<String> {
-    let mut name = String::from("seed");
+    let mut made_from = std::hash::DefaultHasher::new();
     for archive in ARCHIVES {
         let path = image_dir().join(archive);
         let meta = fs::metadata(&path).map_err(|e| {
             format!("{}: {e}: build the images with deploy/images/build.sh, or run tests/run.sh", path.display())
         })?;
-        name.push_str(&format!("-{}-{}", meta.size(), meta.mtime()));
+        (meta.size(), meta.mtime()).hash(&mut made_from);
     }
-    Ok(name)
+    Ok(format!("seed-{:016x}", made_from.finish()))
 }
 
 /// Fills `dir`, a containerd state directory of a new test, from the seed.
