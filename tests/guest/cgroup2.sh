@@ -19,8 +19,9 @@ readonly tests=(lifecycle recovery cgroups limits resilience neighbours disk cla
 readonly parts=(roostd roost-central roost)
 # The guest is ended after so long: three times what it takes on two processors of its own.
 readonly limit_s=2700
-# Room for a run: every test has a containerd state of its own, made of links.
-readonly data_mib=6144
+# Room for a run: every test has a containerd state of its own, made of links, and the test that
+# fills a disk must not bring the others' nodes under pressure. Sparse.
+readonly data_mib=12288
 # shellcheck source=deploy/lib/common.sh
 source "$repository/deploy/lib/common.sh"
 scratch=${1:?missing directory}
