@@ -15,7 +15,7 @@ use crate::{Rest, Result, Root, eventually};
 /// Log of central: as in the field, since thousands of nodes log as well.
 const LOG_FILTER: &str = "info";
 /// How long a fleet may take to connect on a loaded machine.
-const CONNECT_LIMIT: Duration = Duration::from_secs(120);
+const CONNECT_LIMIT: Duration = Duration::from_secs(300);
 
 /// What is played, and at which central.
 #[derive(Debug, Clone)]
