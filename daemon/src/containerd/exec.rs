@@ -14,6 +14,7 @@ use super::client::Client;
 use super::container::{ContainerId, PROCESS_TYPE};
 use super::error::{Error, Idempotent};
 use super::spec::{Program, Role};
+use crate::host::limits::raise_oom_score;
 
 /// Names one program in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,10 +63,20 @@ impl Client {
         self.tasks().exec(self.request(message)).await.map_err(Error::of("make", id.object()))?;
         let message = StartRequest { container_id: id.container.to_string(), exec_id: id.name.clone() };
         let started = self.tasks().start(self.request(message)).await.map_err(Error::of("start", id.object()));
-        if started.is_err() {
-            self.delete_exec(id).await?;
+        match started {
+            Ok(answer) => {
+                // crun 1.8 leaves a further program what the shim has.
+                let raised = raise_oom_score(answer.into_inner().pid, Role::Workload.oom_score_adj());
+                if let Err(error) = raised {
+                    tracing::warn!(program = id.object(), %error, "others may be killed before it for want of memory");
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.delete_exec(id).await?;
+                Err(error)
+            }
         }
-        started.map(drop)
     }
 
     /// Waits for a program's end: its exit code, 128 + signal when killed.

@@ -71,7 +71,7 @@ impl Role {
 
     /// What the kernel kills first when the sandbox runs out of memory: the
     /// workload's processes, long before its X server.
-    fn oom_score_adj(self) -> i32 {
+    pub(super) fn oom_score_adj(self) -> i32 {
         match self {
             // As low as a program of the workload can bring itself where the
             // runtime lacks CAP_SYS_RESOURCE, and never below the host's own.
