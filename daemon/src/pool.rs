@@ -67,8 +67,15 @@ pub struct Pools {
     entries: Arc<Mutex<HashMap<PoolName, Entry>>>,
     /// Rises when the keeper has to look.
     changes: watch::Sender<u64>,
-    /// Claims under way: starts wait for them.
-    claims: watch::Sender<usize>,
+    /// Starts wait for claims.
+    claims: watch::Sender<Claims>,
+}
+
+/// Claims at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Claims {
+    under_way: usize,
+    last_ended_at: Option<Instant>,
 }
 
 impl Pools {
@@ -82,7 +89,7 @@ impl Pools {
         shutdown: CancellationToken,
     ) -> Self {
         let entries = kept.into_iter().map(|spec| (spec.name.clone(), Entry::new(spec))).collect();
-        let (changes, claims) = (watch::Sender::new(0), watch::Sender::new(0));
+        let (changes, claims) = (watch::Sender::new(0), watch::Sender::new(Claims::default()));
         let pools = Self { manager, ledger, entries: Arc::new(Mutex::new(entries)), changes, claims };
         tasks.spawn("pools", keeper::keep(pools.clone(), shutdown));
         pools
@@ -193,17 +200,20 @@ fn empty(spec: PoolSpec) -> Pool {
 
 /// Counts a claim while it is under way.
 #[derive(Debug)]
-struct UnderWay<'a>(&'a watch::Sender<usize>);
+struct UnderWay<'a>(&'a watch::Sender<Claims>);
 
 impl<'a> UnderWay<'a> {
-    fn begin(claims: &'a watch::Sender<usize>) -> Self {
-        claims.send_modify(|count| *count += 1);
+    fn begin(claims: &'a watch::Sender<Claims>) -> Self {
+        claims.send_modify(|claims| claims.under_way += 1);
         Self(claims)
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        self.0.send_modify(|claims| {
+            claims.under_way = claims.under_way.saturating_sub(1);
+            claims.last_ended_at = Some(Instant::now());
+        });
     }
 }

@@ -16,8 +16,10 @@ use crate::sandbox::{Manager, Origin, View};
 const PERIOD: Duration = Duration::from_secs(1);
 /// Shortest time between two looks: a burst of claims is one piece of news.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Longest time that starts wait for claims under way, which are quick.
-const CLAIMS_FIRST: Duration = Duration::from_millis(100);
+/// Without a claim for so long, a burst of them is over.
+const QUIET: Duration = Duration::from_millis(100);
+/// Longest time that one start waits for that.
+const CLAIMS_FIRST: Duration = Duration::from_millis(500);
 
 /// A desktop that nobody has claimed.
 #[derive(Debug, Clone)]
@@ -128,12 +130,23 @@ async fn look(pools: &Pools) {
     drop_members(&pools.manager, members.values().flatten()).await;
 }
 
-/// Waits while claims are under way, so that a start takes no CPU from them.
+/// Waits until a burst of claims is over, so that a start takes no CPU from
+/// them. Claims that never end do not stop the pool.
 async fn claims_first(pools: &Pools) {
     let mut claims = pools.claims.subscribe();
-    let none = claims.wait_for(|count| *count == 0);
-    // Neither is an error: claims that never end do not stop the pool.
-    let _ = tokio::time::timeout(CLAIMS_FIRST, none).await;
+    let quiet = async {
+        loop {
+            let now = *claims.borrow_and_update();
+            let quiet_at = now.last_ended_at.map(|at| at + QUIET).filter(|at| *at > Instant::now());
+            // Cancel-safe: news of claims stays in the channel.
+            tokio::select! {
+                changed = claims.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep_until(quiet_at.unwrap_or_else(Instant::now)), if now.under_way == 0 => return,
+            }
+        }
+    };
+    // Its time is up: as good as quiet.
+    let _ = tokio::time::timeout(CLAIMS_FIRST, quiet).await;
 }
 
 async fn drop_members(manager: &Manager, members: impl Iterator<Item = &Member>) {
