@@ -21,7 +21,8 @@ use crate::sandbox::failure::chain;
 use crate::sandbox::{Manager, Node, View};
 use crate::tasks::Tasks;
 
-/// What containerd says when the image lacks the program or forbids it.
+/// What containerd says when the image lacks the program or forbids it, in
+/// lower case: crun begins it with a capital.
 const NO_PROGRAM: [&str; 3] = ["executable file not found", "no such file or directory", "permission denied"];
 
 /// How long a killed program may take to end.
@@ -110,7 +111,7 @@ impl ExecRunner for Execs {
 /// Tells a program that the image lacks from a failure of the runtime.
 fn command_error(id: &SandboxId, spec: &ExecSpec, error: Error) -> ExecError {
     if let Error::Rpc { source, .. } = &error
-        && NO_PROGRAM.iter().any(|text| source.message().contains(text))
+        && NO_PROGRAM.iter().any(|text| source.message().to_lowercase().contains(text))
     {
         return ExecError::Command { id: id.clone(), program: spec.command.first().cloned().unwrap_or_default() };
     }
