@@ -8,6 +8,7 @@
 //!     → token → handler → app
 //! ```
 
+mod claim;
 mod exec;
 mod extract;
 mod image;
@@ -16,6 +17,7 @@ mod node;
 mod openapi;
 mod orphan;
 mod page;
+mod pool;
 pub mod problem;
 mod profile;
 mod sandbox;
@@ -87,6 +89,10 @@ fn routes() -> Routes {
         ("/images/prune", post(image::prune::prune)),
         ("/join-tokens", get(token::list).post(token::create)),
         ("/join-tokens/{token}", delete(token::delete)),
+        ("/pools", get(pool::list)),
+        ("/pools/{pool}", get(pool::get).put(pool::put).delete(pool::delete)),
+        ("/claims", post(claim::create)),
+        ("/claims:batch", post(claim::batch)),
         ("/templates", get(template::list)),
         ("/templates/{template}", get(template::get).put(template::put).delete(template::delete)),
         ("/profiles", get(profile::list)),

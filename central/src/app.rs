@@ -2,11 +2,13 @@
 //! one place that builds and spawns everything.
 
 mod build;
+mod claim;
 mod context;
 mod error;
 mod image;
 mod node;
 mod orphan;
+mod pool;
 mod profile;
 mod sandbox;
 mod seed;
@@ -16,6 +18,8 @@ mod template;
 mod token;
 
 pub use build::{App, Ends, StartError};
+pub use claim::sweep::sweep as sweep_claims;
+pub use claim::{Claim, ClaimAnswer};
 pub use context::{Central, Scope, default_tenant};
 pub use error::{Conflict, Noun, RequestError};
 pub use image::{ImportEvent, PruneImages, Pruned, PullEvent, PullImages};

@@ -34,6 +34,7 @@ pub mod log;
 pub mod metrics;
 pub mod new_file;
 pub mod place;
+pub mod pools;
 pub mod rooms;
 pub mod secret;
 pub mod serve;

@@ -33,6 +33,7 @@ use tracing::info_span;
 pub use admission::Admission;
 pub use pressure::{Pace, Pressure};
 pub use sessions::{AskRenewalError, NodeCallError, NodeClient, Sessions};
+pub(crate) use settle::read as read_held;
 
 use crate::app::Central;
 use crate::ca::{self, CaError, Issued};

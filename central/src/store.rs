@@ -21,8 +21,12 @@ mod sql;
 pub mod sqlite;
 
 use async_trait::async_trait;
-use roost_proto::id::{JoinTokenId, NodeId, ProfileName, SandboxId, SandboxName, TemplateName, TenantId};
-use roost_proto::model::{ImageInfo, ImageRef, NodeCertificate, Orphan, Profile, Sandbox, Template};
+use roost_proto::id::{
+    ClaimId, JoinTokenId, NodeId, PoolName, ProfileName, SandboxId, SandboxName, TemplateName, TenantId,
+};
+use roost_proto::model::{
+    Claimed, FleetPool, FleetPoolStatus, ImageInfo, ImageRef, NodeCertificate, Orphan, Profile, Sandbox, Template,
+};
 
 pub use database::Database;
 pub use error::{
@@ -31,8 +35,9 @@ pub use error::{
 };
 pub use sql::SqlStore;
 pub use types::{
-    Change, ChangeSink, Created, Desired, Enrolment, HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, LinkNode,
-    NewJoinToken, NewResources, NewSandbox, NodeRecord, PlaceFn, SandboxFilter, SandboxKey, Settled,
+    Aim, BeginClaimError, Change, ChangeSink, ClaimRecord, Created, Desired, Enrolment, FinishClaim, FinishClaimError,
+    HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, LinkNode, NewClaim, NewJoinToken, NewResources, NewSandbox,
+    NodePool, NodeRecord, PlaceFn, PoolBoard, PoolNode, PoolWish, PutPoolError, SandboxFilter, SandboxKey, Settled,
 };
 
 use crate::secret::SecretHash;
@@ -90,6 +95,30 @@ pub trait TenantStore: Send + Sync {
     async fn put_profile(&self, profile: Profile) -> Result<bool, StoreError>;
     /// Removes a profile that no template names.
     async fn delete_profile(&self, name: ProfileName) -> Result<(), DeleteProfileError>;
+
+    /// Every pool, and how it stands on the nodes; by name.
+    async fn pools(&self) -> Result<Vec<FleetPoolStatus>, StoreError>;
+    /// One pool.
+    async fn pool(&self, name: PoolName) -> Result<Option<FleetPoolStatus>, StoreError>;
+    /// Creates or replaces a pool; true if it was created.
+    async fn put_pool(&self, pool: FleetPool) -> Result<bool, PutPoolError>;
+    /// Removes a pool; false if there was none. What nodes keep of it stays
+    /// known until they have let it go.
+    async fn delete_pool(&self, name: PoolName) -> Result<bool, StoreError>;
+
+    /// Keeps that a claim was made, before any node is asked; where the key is
+    /// known, the claim that it has.
+    async fn begin_claim(&self, new: NewClaim) -> Result<ClaimRecord, BeginClaimError>;
+    /// Moves a claim to another node, or to a sandbox of its own; false if it
+    /// is not where the caller thinks.
+    async fn aim_claim(&self, aim: Aim) -> Result<bool, StoreError>;
+    /// Makes what a node gave to a claim a sandbox like any other, and takes
+    /// its room. May be called again.
+    async fn finish_claim(&self, finish: FinishClaim) -> Result<Claimed, FinishClaimError>;
+    /// One claim.
+    async fn claim(&self, id: ClaimId) -> Result<Option<ClaimRecord>, StoreError>;
+    /// Forgets a claim that got nothing.
+    async fn drop_claim(&self, id: ClaimId) -> Result<(), StoreError>;
 
     /// All nodes by name.
     async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError>;
@@ -171,6 +200,14 @@ pub trait SystemStore: Send + Sync {
     async fn add_image(&self, node: NodeId, image: ImageInfo) -> Result<(), StoreError>;
     /// Forgets an image that a node has just removed.
     async fn remove_image(&self, node: NodeId, reference: ImageRef) -> Result<(), StoreError>;
+
+    /// What all nodes are to keep of pools, and what they keep.
+    async fn pool_board(&self) -> Result<PoolBoard, StoreError>;
+    /// Replaces what is known of the pools that central has put on a node.
+    async fn keep_node_pools(&self, node: NodeId, pools: Vec<NodePool>, now_unix_ms: u64) -> Result<(), StoreError>;
+    /// Claims that began before a time and got nothing yet, oldest first, at
+    /// most `limit`.
+    async fn stale_claims(&self, before_unix_ms: u64, limit: u32) -> Result<Vec<ClaimRecord>, StoreError>;
 
     /// The last heartbeat of every node, Unix time in milliseconds.
     async fn heartbeat_times(&self) -> Result<Vec<(NodeId, Option<u64>)>, StoreError>;

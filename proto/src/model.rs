@@ -4,6 +4,8 @@
 //! cannot, and names each field with the fix.
 
 mod claim;
+mod claim_request;
+mod fleet_pool;
 mod image;
 mod node;
 mod pool;
@@ -18,6 +20,8 @@ mod support;
 mod template;
 
 pub use claim::{Binding, BindingState, ClaimContract, ScreenSize};
+pub use claim_request::{BindStep, ClaimFile, Claimed, Content, CreateClaim, ParseContentError};
+pub use fleet_pool::{FleetPool, FleetPoolStatus, PoolOnNode, PoolStanding};
 pub use image::{ImageInfo, ImageRef, ParseImageRefError};
 pub use node::{
     Ability, Node, NodeCap, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus,

@@ -32,16 +32,36 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
-        if !is_json(request.headers()) {
-            return Err(ApiError::media_type());
-        }
-        let limited = Limited::new(request.into_body(), state.body_max_bytes);
-        let bytes = limited.collect().await.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-            Some(_) => ApiError::body_too_large(u64::try_from(state.body_max_bytes).unwrap_or(u64::MAX)),
-            None => ApiError::malformed_body("the body ended early: send it again"),
-        })?;
-        read_json(&bytes.to_bytes()).map(Self)
+        read_body(request, state.body_max_bytes).await.map(Self)
     }
+}
+
+/// Largest body that brings files: 2 MiB of them as base64, and as much again
+/// for a batch and everything else.
+const LARGE_MAX_BYTES: usize = 6 << 20;
+
+/// A JSON body that may bring files.
+#[derive(Debug)]
+pub(super) struct LargeBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<ApiState> for LargeBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        read_body(request, LARGE_MAX_BYTES.max(state.body_max_bytes)).await.map(Self)
+    }
+}
+
+async fn read_body<T: DeserializeOwned>(request: Request, max_bytes: usize) -> Result<T, ApiError> {
+    if !is_json(request.headers()) {
+        return Err(ApiError::media_type());
+    }
+    let limited = Limited::new(request.into_body(), max_bytes);
+    let bytes = limited.collect().await.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => ApiError::body_too_large(u64::try_from(max_bytes).unwrap_or(u64::MAX)),
+        None => ApiError::malformed_body("the body ended early: send it again"),
+    })?;
+    read_json(&bytes.to_bytes())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

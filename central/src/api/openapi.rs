@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{exec, image, node, orphan, profile, sandbox, stream, support, template, token, watch};
+use super::{claim, exec, image, node, orphan, pool, profile, sandbox, stream, support, template, token, watch};
 
 #[derive(Debug, OpenApi)]
 #[openapi(
@@ -27,6 +27,7 @@ use super::{exec, image, node, orphan, profile, sandbox, stream, support, templa
         image::list, image::import, image::remove, image::pull::pull,
         image::prune::prune, image::manage::list, image::manage::pin, image::manage::export,
         token::list, token::create, token::delete,
+        pool::list, pool::get, pool::put, pool::delete, claim::create, claim::batch,
         template::list, template::get, template::put, template::delete,
         profile::list, profile::get, profile::put, profile::delete,
         version, document,

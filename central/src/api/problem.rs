@@ -158,6 +158,7 @@ fn not_found(noun: Noun) -> Kind {
         Noun::JoinToken => ("join-token-not-found", "There is no such join token"),
         Noun::Node => ("node-not-found", "There is no such node"),
         Noun::Orphan => ("orphan-not-found", "There is no such orphan"),
+        Noun::Pool => ("pool-not-found", "There is no such pool"),
         Noun::Profile => ("profile-not-found", "There is no such profile"),
         Noun::Sandbox => ("sandbox-not-found", "There is no such sandbox"),
         Noun::Template => ("template-not-found", "There is no such template"),
@@ -171,6 +172,11 @@ fn conflict_kind(conflict: &Conflict) -> Kind {
         Conflict::NameTaken(_) => conflicts("name-taken", "The name is taken"),
         Conflict::KeyReused => conflicts("idempotency-conflict", "The idempotency key is taken"),
         Conflict::Deleting(_) => conflicts("sandbox-deleting", "The sandbox is being deleted"),
+        Conflict::ClaimBusy => conflicts("claim-busy", "Another request goes on with the claim"),
+        Conflict::ClaimStarting { .. } => {
+            (StatusCode::GATEWAY_TIMEOUT, "claim-starting", "The sandbox of the claim is still starting")
+        }
+        Conflict::NotBound { .. } => conflicts("claim-not-bound", "The claim stands and is not bound"),
         Conflict::NotReady(_) => conflicts("sandbox-not-ready", "The sandbox is not in a phase that allows it"),
         Conflict::Generation { .. } => {
             (StatusCode::PRECONDITION_FAILED, "generation-mismatch", "The sandbox was changed since")

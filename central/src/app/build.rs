@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigError};
 use crate::link::{self, Admission, LinkSettings, Pace, Pressure, Sessions};
 use crate::live::{Live, Silence};
 use crate::metrics::Metrics;
+use crate::pools::Pools;
 use crate::rooms::Rooms;
 use crate::serve::{self, ServeError};
 use crate::store::{Store, StoreError};
@@ -127,6 +128,7 @@ impl App {
         let silence = Silence { stale_after: config.link.stale_after(), offline_after: config.link.offline_after() };
         let central = Arc::new(Central {
             rooms: Rooms::default(),
+            pools: Pools::default(),
             live: Live::new(silence, store.system().heartbeat_times().await?),
             store,
             changes,

@@ -13,6 +13,7 @@ use crate::link::{Admission, NodeCallError, NodeClient, Pressure, Sessions};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::place::Strategy;
+use crate::pools::Pools;
 use crate::rooms::Rooms;
 use crate::secret::SecretHash;
 use crate::store::{Store, StoreError, TenantStore};
@@ -29,6 +30,8 @@ pub struct Central {
     pub live: Live,
     /// Where a placement looks first.
     pub rooms: Rooms,
+    /// What is known here of pools on nodes.
+    pub pools: Pools,
     /// The connected nodes.
     pub sessions: Arc<Sessions>,
     /// Who may come in now.

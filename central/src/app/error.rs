@@ -17,6 +17,8 @@ pub enum Noun {
     Node,
     /// A sandbox that the database did not know.
     Orphan,
+    /// A pool.
+    Pool,
     /// A profile.
     Profile,
     /// A sandbox.
@@ -33,6 +35,7 @@ impl Noun {
             Self::JoinToken => "node join-token",
             Self::Node => "node",
             Self::Orphan => "node orphans",
+            Self::Pool => "pool",
             Self::Profile => "profile",
             Self::Sandbox => "sandbox",
             Self::Template => "template",
@@ -47,6 +50,7 @@ impl std::fmt::Display for Noun {
             Self::JoinToken => "join token",
             Self::Node => "node",
             Self::Orphan => "orphan",
+            Self::Pool => "pool",
             Self::Profile => "profile",
             Self::Sandbox => "sandbox",
             Self::Template => "template",
@@ -113,6 +117,26 @@ pub enum Conflict {
     /// It is being deleted.
     #[error("sandbox {0} is being deleted: make a new one")]
     Deleting(String),
+    /// Another request goes on with the same claim.
+    #[error("another request goes on with this claim: repeat it with the same Idempotency-Key in a moment")]
+    ClaimBusy,
+    /// The sandbox of a claim is not Ready yet.
+    #[error(
+        "no desktop was ready and sandbox {sandbox} is still starting: repeat the claim with the same Idempotency-Key, \
+         or it is deleted"
+    )]
+    ClaimStarting {
+        /// The sandbox.
+        sandbox: String,
+    },
+    /// The claim stands, and its hook did not answer as it must.
+    #[error("sandbox {sandbox} is claimed and not bound: {message}")]
+    NotBound {
+        /// The sandbox.
+        sandbox: String,
+        /// What the node said.
+        message: String,
+    },
     /// It is not in a phase in which this works.
     #[error("{0}")]
     NotReady(String),

@@ -30,7 +30,10 @@ impl Scope {
     /// [`RequestError::Invalid`] and [`RequestError::Store`].
     pub async fn put_profile(&self, profile: Profile) -> Result<bool, RequestError> {
         profile.validate().map_err(RequestError::Invalid)?;
-        Ok(self.store().put_profile(profile).await?)
+        let created = self.store().put_profile(profile).await?;
+        // Pools of it are to be made anew.
+        self.central.pools.wake();
+        Ok(created)
     }
 
     /// Removes a profile that no template names.

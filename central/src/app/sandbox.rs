@@ -1,7 +1,9 @@
 //! Sandboxes: create, find, wish.
 
 use roost_proto::id::{NodeId, SandboxId, SandboxName, TemplateName};
-use roost_proto::model::{CreateSandbox, Page, Phase, PullPolicy, Sandbox, UpdateSandbox, Validate, resolve};
+use roost_proto::model::{
+    CreateSandbox, Page, Phase, PullPolicy, Sandbox, SandboxSpec, UpdateSandbox, Validate, resolve,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Conflict, Noun, RequestError, Scope};
@@ -62,17 +64,28 @@ fn key(text: &str) -> Result<SandboxKey, RequestError> {
 
 /// Names a request for its idempotency key: another body gives another digest.
 /// White space in the body makes no other request.
-fn digest(request: &impl serde::Serialize) -> Result<String, RequestError> {
+pub(super) fn digest(request: &impl serde::Serialize) -> Result<String, RequestError> {
     let text = serde_json::to_vec(request);
     let text = text.map_err(|error| RequestError::field("body", format!("cannot be kept as JSON: {error}")))?;
     Ok(sha256_hex(&text))
 }
 
-fn check_key(key: &str) -> Result<(), RequestError> {
+pub(super) fn check_key(key: &str) -> Result<(), RequestError> {
     if KEY_LEN.contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
     }
     Err(RequestError::field("Idempotency-Key", "must have 8 to 128 visible ASCII characters"))
+}
+
+/// What placement counts of a spec.
+pub(super) fn request_of(spec: &SandboxSpec) -> Request {
+    Request {
+        cpu_millis: spec.resources.cpu_request_millis,
+        memory_bytes: spec.resources.memory_request_bytes,
+        image: spec.image.clone(),
+        // A name without a registry is only on nodes.
+        may_pull: spec.pull_policy != PullPolicy::Never && spec.image.registry().is_some(),
+    }
 }
 
 pub(super) fn check_name(name: &SandboxName) -> Result<(), RequestError> {
@@ -98,13 +111,7 @@ impl Scope {
         let profile = self.profile(body.profile.as_ref().unwrap_or(&template.profile)).await?;
         let spec = resolve(&template, &profile, &body.env);
         spec.validate().map_err(RequestError::Invalid)?;
-        let request = Request {
-            cpu_millis: spec.resources.cpu_request_millis,
-            memory_bytes: spec.resources.memory_request_bytes,
-            image: spec.image.clone(),
-            // A name without a registry is only on nodes.
-            may_pull: spec.pull_policy != PullPolicy::Never && spec.image.registry().is_some(),
-        };
+        let request = request_of(&spec);
         let now = clock::now_unix_ms();
         let phase = |node: &NodeId| self.central.live.phase(node, now);
         let new = NewSandbox {
@@ -123,7 +130,7 @@ impl Scope {
         })
     }
 
-    fn placing(&self, request: Request) -> PlaceFn {
+    pub(super) fn placing(&self, request: Request) -> PlaceFn {
         let (central, tenant) = (self.central.clone(), self.tenant.clone());
         Box::new(move |rooms| {
             let now = clock::now_unix_ms();

@@ -31,13 +31,16 @@ impl Scope {
     /// [`RequestError::Invalid`] and [`RequestError::Store`].
     pub async fn put_template(&self, template: Template) -> Result<bool, RequestError> {
         template.validate().map_err(RequestError::Invalid)?;
-        self.store().put_template(template).await.map_err(|error| match error {
+        let put = self.store().put_template(template).await.map_err(|error| match error {
             PutTemplateError::NoProfile(profile) => RequestError::field(
                 "profile",
                 format!("there is no profile {profile}: create it first, see `roost profile ls`"),
             ),
-            PutTemplateError::Store(error) => error.into(),
-        })
+            PutTemplateError::Store(error) => RequestError::from(error),
+        })?;
+        // Pools of it are to be made anew.
+        self.central.pools.wake();
+        Ok(put)
     }
 
     /// Removes a template.
@@ -46,6 +49,7 @@ impl Scope {
     /// [`RequestError::NotFound`] and [`RequestError::Store`].
     pub async fn delete_template(&self, name: &TemplateName) -> Result<(), RequestError> {
         let removed = self.store().delete_template(name.clone()).await?;
+        self.central.pools.wake();
         if removed { Ok(()) } else { Err(RequestError::not_found(Noun::Template, name)) }
     }
 }

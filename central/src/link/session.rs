@@ -108,6 +108,8 @@ impl Session {
         send(out_tx, Out::Welcome(self.welcome(version))).await?;
         let (stored, unsettled) = self.stored(&hello).await?;
         self.hold().await?;
+        // It may lack a pool, or keep one that nobody wants any more.
+        self.central.pools.wake();
         tracing::info!(instance = hello.instance_id, version, generation = hello.desired_generation, "session begun");
         let shared = Shared {
             acked: AtomicU64::new(hello.desired_generation),

@@ -86,7 +86,11 @@ fn is_held(held: &Held) -> bool {
     held.run_state != RunState::Deleted && *phase != Phase::Gone && !(*phase == Phase::Failed && is_refused)
 }
 
-fn read(sandbox: Sandbox) -> Result<Held, InvalidMessage> {
+/// Reads what a node says of a sandbox.
+///
+/// # Errors
+/// The field that cannot be read.
+pub(crate) fn read(sandbox: Sandbox) -> Result<Held, InvalidMessage> {
     let desired = require("desired", sandbox.desired)?;
     Ok(Held {
         id: parse("desired.sandbox_id", &desired.sandbox_id)?,

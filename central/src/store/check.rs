@@ -1,6 +1,6 @@
 //! Whether a database is what central relies on.
 
-use super::copy::TABLES;
+use super::copy::tables_of;
 use super::sql::{Mode, Transaction, check as statements, migrate};
 use super::{Change, Database, StoreError};
 
@@ -54,7 +54,8 @@ fn check(tx: &dyn Transaction) -> Result<Report, StoreError> {
     if schema > newest {
         return Err(StoreError::Newer { found: schema, known: newest });
     }
-    let missing = TABLES.iter().map(|(table, _)| (*table).to_owned()).filter(|table| !tables.contains(table));
+    let missing =
+        tables_of(schema).iter().map(|(table, _)| (*table).to_owned()).filter(|table| !tables.contains(table));
     let mut rules = vec![
         Rule { rule: "every table is there", faults: missing.collect() },
         Rule { rule: "the engine finds no damage", faults: tx.damage()? },

@@ -3,6 +3,7 @@
 //! A new implementation adds one line to `suite!`.
 
 mod catalog;
+mod claim;
 mod node;
 mod resources;
 mod restore;
@@ -281,6 +282,15 @@ macro_rules! suite {
             case!(restore::a_wish_after_the_restore_is_never_taken_for_one_from_before);
             case!(restore::a_node_cannot_claim_the_sandbox_of_another);
             case!(restore::a_node_that_joined_after_the_backup_is_taken_back_by_its_id);
+            case!(claim::a_pool_needs_its_template_and_resolves_it_for_the_nodes);
+            case!(claim::what_was_put_on_a_node_is_known_until_it_is_gone_there);
+            case!(claim::the_same_key_is_the_same_claim_and_another_body_a_conflict);
+            case!(claim::concurrent_claims_with_one_key_begin_one);
+            case!(claim::a_claimed_desktop_takes_its_room_once_and_is_confirmed_to_its_node);
+            case!(claim::what_a_node_gave_that_the_claim_does_not_aim_at_is_deleted_there);
+            case!(claim::a_name_is_one_sandboxs_also_among_claims);
+            case!(claim::a_sandbox_that_was_made_for_a_claim_follows_the_node);
+            case!(claim::a_claim_that_got_nothing_is_stale_until_it_is_dropped);
             case!(sandbox::changes_come_in_the_order_of_the_commits);
         }
     };

@@ -21,8 +21,9 @@ use std::time::Duration;
 use super::sql::{Mode, Transaction, migrate, orphan};
 use super::{Change, Database, StoreError, sqlite};
 
-/// Every table and the order of its rows, parents before children.
-pub(super) const TABLES: [(&str, &str); 9] = [
+/// Every table and the order of its rows, parents before children; newer ones
+/// come last, as an export of an older schema has none of them.
+pub(super) const TABLES: [(&str, &str); 12] = [
     ("tenants", "id"),
     ("api_tokens", "id"),
     ("join_tokens", "id"),
@@ -32,7 +33,18 @@ pub(super) const TABLES: [(&str, &str); 9] = [
     ("node_images", "node_id, reference"),
     ("sandboxes", "id"),
     ("idempotency_keys", "tenant_id, idempotency_key"),
+    ("pools", "tenant_id, name"),
+    ("node_pools", "node_id, name"),
+    ("claims", "id"),
 ];
+
+/// The first version of the schema that has pools, and the tables before it.
+const POOLS_SINCE: (i64, usize) = (6, 9);
+
+/// The tables that a version of the schema has, parents before children.
+pub(super) fn tables_of(schema: i64) -> &'static [(&'static str, &'static str)] {
+    if schema < POOLS_SINCE.0 { TABLES.split_at(POOLS_SINCE.1).0 } else { &TABLES }
+}
 
 /// How often, and how long apart, the lock of those that serve is tried: a
 /// server takes a moment to see that a connection has ended.

@@ -12,11 +12,13 @@
 
 mod call;
 pub(in crate::store) mod check;
+mod claim;
 mod heartbeat;
 mod internal;
 pub(in crate::store) mod migrate;
 mod node;
 pub(in crate::store) mod orphan;
+mod pool;
 mod resources;
 pub(in crate::store) mod row;
 mod sandbox;

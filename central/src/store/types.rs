@@ -1,10 +1,17 @@
 //! What goes into the store and comes out of it, beyond the shared model.
 
+mod claim;
+
 use std::collections::HashSet;
 
 use roost_proto::id::{JoinTokenId, NodeId, SandboxId, SandboxName, TemplateName, TenantId};
 use roost_proto::model::{
     ImageInfo, NodeCertificate, NodeStatus, Observed, Phase, Resources, ResourcesChange, RunState, Sandbox, SandboxSpec,
+};
+
+pub use claim::{
+    Aim, BeginClaimError, ClaimRecord, FinishClaim, FinishClaimError, NewClaim, NodePool, PoolBoard, PoolNode,
+    PoolWish, PutPoolError,
 };
 
 use crate::place::{PlaceError, Room};

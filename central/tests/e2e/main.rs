@@ -4,7 +4,9 @@
 // A test that panics has failed, which is what these are for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod claim;
 mod command;
+mod desks;
 mod harness;
 mod lifecycle;
 mod node;

@@ -205,6 +205,27 @@ impl Session {
         self.serve_tunnels_but(0).await;
     }
 
+    /// Opens tunnels, acknowledges what is desired and says of each sandbox that
+    /// it is Ready, or gone when it is to be.
+    pub(crate) async fn serve_all(mut self) {
+        while let Ok(Some(message)) = self.inbound.message().await {
+            match message.body {
+                Some(FromCentral::OpenTunnel(open)) => self.open_tunnel(open.tunnel_id),
+                Some(FromCentral::DesiredState(desired)) => {
+                    let ack = DesiredAck { generation: desired.generation, resync: false };
+                    self.send(ToCentral::DesiredAck(ack)).await;
+                    let sandboxes =
+                        desired.sandboxes.iter().map(|wanted| self.api.desks.lock().unwrap().follow(wanted));
+                    let sandboxes = sandboxes.collect();
+                    self.sequence += 1;
+                    let heartbeat = Heartbeat { sequence: self.sequence, sandboxes, ..Heartbeat::default() };
+                    self.send(ToCentral::Heartbeat(heartbeat)).await;
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// The same, but the first `broken` tunnels break as soon as they are open.
     pub(crate) async fn serve_tunnels_but(mut self, broken: u32) {
         let mut opened = 0;

@@ -14,6 +14,8 @@ use roost_proto::node::*;
 use roost_proto::types::{Image, NodeStatus};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::desks::Desks;
+
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -24,6 +26,8 @@ pub(crate) struct FakeNode {
     pub(crate) removed: Arc<Mutex<Vec<String>>>,
     /// Records of sandboxes.
     pub(crate) held: Arc<Mutex<Vec<Sandbox>>>,
+    /// Pools and claims.
+    pub(crate) desks: Arc<Mutex<Desks>>,
 }
 
 fn unused<T>() -> Answer<T> {
@@ -46,7 +50,9 @@ impl NodeApi for FakeNode {
         unused()
     }
     async fn list_sandboxes(&self, _: Request<ListSandboxesRequest>) -> Answer<ListSandboxesResponse> {
-        Ok(Response::new(ListSandboxesResponse { sandboxes: self.held.lock().unwrap().clone() }))
+        let mut sandboxes = self.held.lock().unwrap().clone();
+        sandboxes.extend(self.desks.lock().unwrap().claimed.values().cloned());
+        Ok(Response::new(ListSandboxesResponse { sandboxes }))
     }
     async fn watch_sandboxes(&self, _: Request<WatchSandboxesRequest>) -> Answer<Self::WatchSandboxesStream> {
         unused()
@@ -57,17 +63,30 @@ impl NodeApi for FakeNode {
     async fn stop_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
         unused()
     }
-    async fn claim_sandbox(&self, _: Request<ClaimSandboxRequest>) -> Answer<ClaimSandboxResponse> {
-        unused()
+    async fn claim_sandbox(&self, request: Request<ClaimSandboxRequest>) -> Answer<ClaimSandboxResponse> {
+        let (answer, is_silent) = {
+            let mut desks = self.desks.lock().unwrap();
+            (desks.claim(request.into_inner()), desks.is_silent)
+        };
+        if is_silent {
+            std::future::pending::<()>().await;
+        }
+        answer.map(Response::new)
     }
-    async fn put_pool(&self, _: Request<PutPoolRequest>) -> Answer<Pool> {
-        unused()
+    async fn put_pool(&self, request: Request<PutPoolRequest>) -> Answer<Pool> {
+        let spec = request.into_inner().spec.unwrap();
+        let mut desks = self.desks.lock().unwrap();
+        desks.puts += 1;
+        desks.pools.insert(spec.name.clone(), spec.clone());
+        Ok(Response::new(desks.standing(&spec)))
     }
-    async fn remove_pool(&self, _: Request<RemovePoolRequest>) -> Answer<RemovePoolResponse> {
-        unused()
+    async fn remove_pool(&self, request: Request<RemovePoolRequest>) -> Answer<RemovePoolResponse> {
+        self.desks.lock().unwrap().pools.remove(&request.into_inner().name);
+        Ok(Response::new(RemovePoolResponse {}))
     }
     async fn list_pools(&self, _: Request<ListPoolsRequest>) -> Answer<ListPoolsResponse> {
-        unused()
+        let desks = self.desks.lock().unwrap();
+        Ok(Response::new(ListPoolsResponse { pools: desks.pools.values().map(|spec| desks.standing(spec)).collect() }))
     }
     async fn update_sandbox(&self, _: Request<UpdateSandboxRequest>) -> Answer<Sandbox> {
         unused()

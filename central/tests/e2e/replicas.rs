@@ -148,3 +148,31 @@ async fn a_node_is_asked_to_renew_through_any_replica() {
     let message = session.next().await.unwrap();
     assert!(matches!(message, roost_proto::node::central_message::Body::RenewNow(_)), "{message:?}");
 }
+
+#[tokio::test]
+async fn a_claim_goes_where_the_node_is_and_one_key_is_one_desktop_at_two_replicas() {
+    let (first, second, _node, session) = replicas().await;
+    let api = session.api.clone();
+    api.desks.lock().unwrap().ready = 2;
+    tokio::spawn(session.serve_all());
+    // Made at the one, put on the node by the other.
+    let pool = r#"{"name":"desks","template":"bare","min_ready":1,"max":2}"#;
+    assert_eq!(second.put("/pools/desks", pool).await.status, 201);
+    soon("the pool on its node", async {
+        while second.get("/pools/desks").await.json()["nodes"][0]["standing"]["ready"] != 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let claim = async |central: &Central| {
+        let request = central.request(Method::POST, "/claims").header("idempotency-key", "one-key-for-both");
+        let request = request.header("content-type", "application/json");
+        central.send(request.body(http_body_util::Full::new(r#"{"pool":"desks"}"#.into())).unwrap()).await
+    };
+    claim(&second).await.assert_problem(503, "node-elsewhere");
+    let made = claim(&first).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_eq!(api.desks.lock().unwrap().claimed.len(), 1);
+    let listed = second.get("/sandboxes").await.json();
+    assert_eq!(listed["items"][0]["id"], made.json()["sandbox"]["id"]);
+}

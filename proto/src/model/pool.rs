@@ -53,25 +53,39 @@ fn default_starts_at_once() -> u32 {
     2
 }
 
-impl Validate for PoolSpec {
-    fn check(&self, path: &str, errors: &mut Vec<FieldError>) {
+impl PoolSpec {
+    /// Checks the numbers of a pool, of one node or of many.
+    pub(super) fn check_counts(
+        min_ready: u32,
+        max: u32,
+        starts_at_once: u32,
+        demand_window_ms: u32,
+        path: &str,
+        errors: &mut Vec<FieldError>,
+    ) {
         let field = |name: &str| format!("{path}{name}");
-        self.spec.check(&field("spec."), errors);
-        if self.max == 0 || self.max > MAX {
-            errors.push(FieldError::new(field("max"), format!("{} is out of range: use 1 to {MAX}", self.max)));
+        if max == 0 || max > MAX {
+            errors.push(FieldError::new(field("max"), format!("{max} is out of range: use 1 to {MAX}")));
         }
-        if self.min_ready > self.max {
-            let problem = format!("{} is more than max ({}): lower it, or raise max", self.min_ready, self.max);
+        if min_ready > max {
+            let problem = format!("{min_ready} is more than max ({max}): lower it, or raise max");
             errors.push(FieldError::new(field("min_ready"), problem));
         }
-        if self.starts_at_once == 0 || self.starts_at_once > MAX_STARTS_AT_ONCE {
-            let problem = format!("{} is out of range: use 1 to {MAX_STARTS_AT_ONCE}", self.starts_at_once);
+        if starts_at_once == 0 || starts_at_once > MAX_STARTS_AT_ONCE {
+            let problem = format!("{starts_at_once} is out of range: use 1 to {MAX_STARTS_AT_ONCE}");
             errors.push(FieldError::new(field("starts_at_once"), problem));
         }
-        if self.demand_window_ms > MAX_DEMAND_WINDOW_MS {
-            let problem = format!("{} is too long: use at most {MAX_DEMAND_WINDOW_MS}", self.demand_window_ms);
+        if demand_window_ms > MAX_DEMAND_WINDOW_MS {
+            let problem = format!("{demand_window_ms} is too long: use at most {MAX_DEMAND_WINDOW_MS}");
             errors.push(FieldError::new(field("demand_window_ms"), problem));
         }
+    }
+}
+
+impl Validate for PoolSpec {
+    fn check(&self, path: &str, errors: &mut Vec<FieldError>) {
+        self.spec.check(&format!("{path}spec."), errors);
+        Self::check_counts(self.min_ready, self.max, self.starts_at_once, self.demand_window_ms, path, errors);
     }
 }
 

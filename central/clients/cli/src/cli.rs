@@ -3,6 +3,7 @@
 //! One file per noun; here the command itself and what all nouns share.
 
 mod catalog;
+mod claim;
 mod config;
 mod debug;
 #[cfg(test)]
@@ -10,9 +11,11 @@ mod docs;
 mod doctor;
 mod image;
 mod node;
+mod pool;
 mod sandbox;
 
 pub(crate) use catalog::{ApplyArgs, CatalogCommand, GetManifestArgs, RemoveManifestArgs};
+pub(crate) use claim::{ClaimArgs, FileArg, SecretArg, SecretSource};
 pub(crate) use config::{ConfigCommand, SetContextArgs};
 pub(crate) use debug::{BundleArgs, DebugCommand, TraceArgs};
 pub(crate) use doctor::DoctorArgs;
@@ -23,6 +26,7 @@ pub(crate) use node::{
     ChooseOrphans, JoinTokenAction, JoinTokenArgs, NodeCommand, OrphanAction, OrphansArgs, ReadmitNodeArgs,
     RemoveNodeArgs, RotateNodeArgs,
 };
+pub(crate) use pool::{GetPoolArgs, ListPoolsArgs, PoolCommand, RemovePoolsArgs, SetPoolArgs};
 pub(crate) use sandbox::{
     CreateArgs, ExecArgs, ListSandboxesArgs, LogsArgs, RemoveArgs, SandboxCommand, ScreenshotArgs, SetArgs, VerbArgs,
     WaitArgs,
@@ -47,6 +51,7 @@ Examples:
 Exit codes:
   0 ok   1 error   2 wrong usage   3 not found   4 conflict
   5 unauthorized   6 timeout   7 unavailable
+  8 `sandbox claim`: the claim stands, its hook ended with another status than 0
   `sandbox exec` ends with the program's own code.
 
 Environment:
@@ -101,6 +106,9 @@ pub(crate) enum Command {
     /// The machines that run them
     #[command(subcommand, visible_alias = "nodes")]
     Node(NodeCommand),
+    /// Desktops that are kept ready for claims
+    #[command(subcommand, visible_alias = "pools")]
+    Pool(PoolCommand),
     /// How sandboxes are made: image, screen, application
     #[command(subcommand, visible_aliases = ["tpl", "templates"])]
     Template(CatalogCommand),

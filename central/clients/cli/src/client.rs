@@ -2,7 +2,7 @@
 //!
 //! [`connect`]: TCP and TLS. [`call`]: one request. [`error`]: what can go
 //! wrong. [`lines`], [`sse`], [`watch`]: streams. [`socket`]: WebSocket. One
-//! file per noun: [`sandboxes`], [`nodes`], [`catalog`], [`images`],
+//! file per noun: [`sandboxes`], [`nodes`], [`pools`], [`catalog`], [`images`],
 //! [`support`]. Redirects
 //! are never followed, so that a token stays with its server.
 
@@ -14,6 +14,7 @@ mod images;
 mod lines;
 mod nodes;
 mod orphans;
+mod pools;
 mod sandboxes;
 mod socket;
 mod sse;

@@ -8,6 +8,7 @@ mod exec;
 mod image;
 mod logs;
 mod node;
+mod pool;
 mod sandbox;
 mod screenshot;
 mod shell;
@@ -70,6 +71,7 @@ pub(crate) async fn run(cli: Cli, console: Console) -> Result<ExitCode, CliError
     let done = match cli.command {
         Command::Sandbox(command) => return sandbox::run(&app, command).await,
         Command::Node(command) => node::run(&app, command).await,
+        Command::Pool(command) => pool::run(&app, command).await,
         Command::Template(command) => catalog::run::<Template>(&app, command).await,
         Command::Profile(command) => catalog::run::<Profile>(&app, command).await,
         Command::Image(command) => image::run(&app, command).await,

@@ -29,6 +29,8 @@ pub(crate) enum Exit {
     Timeout = 6,
     /// Server, node or connection is not there now.
     Unavailable = 7,
+    /// A claim stands, and its hook ended with another status than 0.
+    Hook = 8,
 }
 
 impl From<Exit> for ExitCode {

@@ -15,6 +15,14 @@ pub(crate) enum ValueError {
     /// Not `KEY=VALUE`.
     #[error("\"{0}\" is not a variable: use KEY=VALUE")]
     Variable(String),
+    /// Not a file with both its ends.
+    #[error(
+        "\"{0}\" is not a file to bring: use LOCAL:/PATH/INSIDE or LOCAL:/PATH/INSIDE:MODE, e.g. a.txt:/home/agent/a.txt:0640"
+    )]
+    BoundFile(String),
+    /// Not a place of a secret; the text may be the secret, and is not repeated.
+    #[error("a secret is given by where it is: NAME=@FILE, NAME=- for standard input, NAME=env:VARIABLE, or NAME")]
+    Secret,
     /// Not a number of cores.
     #[error("\"{0}\" is not a number of cores: use for example 2, 0.5 or 500m")]
     Cores(String),

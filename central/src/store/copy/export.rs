@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::format::{Header, Line, Writer};
-use super::{Copied, CopyError, OnProgress, Stage, TABLES, rows};
+use super::{Copied, CopyError, OnProgress, Stage, rows, tables_of};
 use crate::store::StoreError;
 use crate::store::sql::{Transaction, migrate};
 
@@ -19,14 +19,14 @@ pub(super) fn run(tx: &dyn Transaction, out: &Path, on_progress: &OnProgress) ->
         return Err(StoreError::Newer { found: schema, known: migrate::newest() }.into());
     }
     let mut total = 0;
-    for (table, _) in TABLES {
+    for (table, _) in tables_of(schema) {
         total += count(tx, table)?;
     }
     // Another attempt writes the file anew.
     let mut writer = Writer::create(out)?;
     writer.line(&Header::new(schema, total))?;
     let mut done = 0;
-    let rows = rows::read_all(tx, &mut |line| {
+    let rows = rows::read_all(tx, schema, &mut |line| {
         done += u64::from(matches!(line, Line::Row(_)));
         if done % GRAIN == 0 {
             on_progress(Stage::Copy, done, total);

@@ -32,7 +32,7 @@ pub(super) fn run(
     fill(tx, &mut reader, |done| on_progress(Stage::Copy, done, header.rows))?;
     let mut digest = Sha256::new();
     let mut done = 0;
-    rows::read_all(tx, &mut |line| {
+    rows::read_all(tx, header.schema, &mut |line| {
         digest.update(bytes_of(line)?);
         done += u64::from(matches!(line, Line::Row(_)));
         if done % GRAIN == 0 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::format::{Cell, Line, Table};
-use super::{CopyError, TABLES};
+use super::{CopyError, tables_of};
 use crate::store::StoreError;
 use crate::store::sql::{Column, Row, Transaction, Value};
 
@@ -30,10 +30,11 @@ fn cell(row: &dyn Row, column: &Column) -> Result<Cell, StoreError> {
 /// how many rows each table has.
 pub(super) fn read_all(
     tx: &dyn Transaction,
+    schema: i64,
     each: &mut dyn FnMut(&Line) -> Result<(), CopyError>,
 ) -> Result<BTreeMap<String, u64>, CopyError> {
     let mut rows = BTreeMap::new();
-    for (table, order) in TABLES {
+    for &(table, order) in tables_of(schema) {
         let columns = columns(tx, table)?;
         let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
         let sql = format!("SELECT {} FROM {table} ORDER BY {order}", names.join(", "));

@@ -39,7 +39,23 @@ async fn fill(database: &Database, sandboxes: u32) -> usize {
     let one = bench.own().sandbox(SandboxKey::Name("box-0".parse().unwrap())).await.unwrap().unwrap();
     bench.observe(&one.id, Phase::Ready, 7).await;
     bench.own().replace_admin_token(crate::secret::SecretHash::of("x"), 1, 0).await.unwrap();
+    let pool = r#"{"name":"desks","template":"t","min_ready":1,"max":2}"#;
+    bench.own().put_pool(serde_json::from_str(pool).unwrap()).await.unwrap();
+    bench.own().begin_claim(claim()).await.unwrap();
     bench.own().sandboxes(SandboxFilter::default(), 10_000).await.unwrap().len()
+}
+
+/// A claim that got nothing yet.
+fn claim() -> NewClaim {
+    NewClaim {
+        id: roost_proto::id::ClaimId::random(),
+        key: Some("claim-key".into()),
+        body_sha256: "body".into(),
+        pool: "desks".parse().unwrap(),
+        name: None,
+        node_id: None,
+        now_unix_ms: 3,
+    }
 }
 
 /// What a copy must keep, as it is shown to people.
@@ -51,7 +67,8 @@ async fn shown(database: &Database) -> String {
     // An import sets it, so that nothing is deleted that happened since.
     nodes.iter_mut().for_each(|node| node.unsettled_at_unix_ms = None);
     let admin = store.system().find_api_token(crate::secret::SecretHash::of("x"), 1).await.unwrap();
-    format!("{sandboxes:?}{nodes:?}{templates:?}{:?}{admin:?}", own.profiles().await.unwrap())
+    let (pools, claims) = (own.pools().await.unwrap(), store.system().stale_claims(9, 9).await.unwrap());
+    format!("{sandboxes:?}{nodes:?}{templates:?}{:?}{admin:?}{pools:?}{claims:?}", own.profiles().await.unwrap())
 }
 
 #[tokio::test]

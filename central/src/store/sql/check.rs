@@ -36,9 +36,13 @@ fn references(tx: &dyn Transaction) -> Result<Vec<String>, StoreError> {
         ("sandboxes", "node_id", "nodes"),
         ("sandboxes", "tenant_id", "tenants"),
         ("idempotency_keys", "tenant_id", "tenants"),
+        ("pools", "tenant_id", "tenants"),
+        ("node_pools", "node_id", "nodes"),
+        ("claims", "tenant_id", "tenants"),
     ];
-    let mut faults = Vec::new();
-    for (child, column, parent) in simple {
+    let (mut faults, present) = (Vec::new(), tx.tables()?);
+    // An older schema has not all of them.
+    for (child, column, parent) in simple.into_iter().filter(|(child, ..)| present.iter().any(|name| name == child)) {
         let sql = format!(
             "SELECT '{child}.{column} = ' || c.{column} AS fault FROM {child} c \
              WHERE NOT EXISTS (SELECT 1 FROM {parent} p WHERE p.id = c.{column})"
@@ -73,7 +77,7 @@ fn tenants(tx: &dyn Transaction) -> Result<Vec<String>, StoreError> {
 }
 
 fn documents(tx: &dyn Transaction) -> Result<Vec<String>, StoreError> {
-    let mut faults = Vec::new();
+    let (mut faults, present) = (Vec::new(), tx.tables()?);
     let mut look = |sql: &str, what: &str, read: &dyn Fn(&dyn Row) -> Result<(), StoreError>| {
         tx.query(sql, &[] as &[Value<'_>], &mut |row| {
             if let Err(error) = read(row) {
@@ -87,7 +91,11 @@ fn documents(tx: &dyn Transaction) -> Result<Vec<String>, StoreError> {
     for (table, read) in [
         ("templates", super::template::read_template as fn(&dyn Row) -> Result<(), StoreError>),
         ("profiles", super::template::read_profile),
+        ("pools", super::pool::read_pool),
     ] {
+        if !present.iter().any(|name| name == table) {
+            continue;
+        }
         look(&format!("SELECT name AS id, document FROM {table}"), table.trim_end_matches('s'), &read)?;
     }
     Ok(faults)

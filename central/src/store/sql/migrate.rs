@@ -7,12 +7,13 @@ use crate::clock;
 use crate::store::StoreError;
 
 /// Every migration, append only: number n brings version n-1 to n.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../migrations/0001_begin.sql"),
     include_str!("../migrations/0002_replicas.sql"),
     include_str!("../migrations/0003_trust.sql"),
     include_str!("../migrations/0004_resources.sql"),
     include_str!("../migrations/0005_restore.sql"),
+    include_str!("../migrations/0006_pools.sql"),
 ];
 
 /// The newest version of the schema.

@@ -90,6 +90,7 @@ pub(super) fn delete(
         sandbox::lose(tx, lost, &node.name, changes)?;
     }
     tx.execute("DELETE FROM node_images WHERE node_id = $1", values![id.as_str()])?;
+    tx.execute("DELETE FROM node_pools WHERE node_id = $1", values![id.as_str()])?;
     tx.execute("DELETE FROM nodes WHERE id = $1", values![id.as_str()])?;
     changes.push(Change::Removed(id.clone()));
     Ok(node.sandboxes)
@@ -238,6 +239,16 @@ pub(super) fn reserve(tx: &dyn Transaction, id: &NodeId, asked: &Resources) -> R
                AND sandboxes < sandboxes_max RETURNING desired_generation";
     let values = values![asked.cpu_request_millis, int(asked.memory_request_bytes), id.as_str()];
     first_count(tx, sql, values, "desired_generation")
+}
+
+/// Takes room for what is there already, whether there is enough or not, and
+/// raises the desired generation of the node, which it returns.
+pub(super) fn take(tx: &dyn Transaction, id: &NodeId, asked: &Resources) -> Result<u64, StoreError> {
+    let sql = "UPDATE nodes SET cpu_requested_millis = cpu_requested_millis + $1, \
+               memory_requested_bytes = memory_requested_bytes + $2, sandboxes = sandboxes + 1, \
+               desired_generation = desired_generation + 1 WHERE id = $3 RETURNING desired_generation";
+    let values = values![asked.cpu_request_millis, int(asked.memory_request_bytes), id.as_str()];
+    Ok(first_count(tx, sql, values, "desired_generation")?.unwrap_or(0))
 }
 
 /// Gives room back.

@@ -4,12 +4,16 @@ use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use roost_proto::id::{JoinTokenId, NodeId, ProfileName, SandboxId, SandboxName, TemplateName, TenantId};
-use roost_proto::model::{ImageInfo, ImageRef, NodeCertificate, Orphan, Profile, Sandbox, Template};
+use roost_proto::id::{
+    ClaimId, JoinTokenId, NodeId, PoolName, ProfileName, SandboxId, SandboxName, TemplateName, TenantId,
+};
+use roost_proto::model::{
+    Claimed, FleetPool, FleetPoolStatus, ImageInfo, ImageRef, NodeCertificate, Orphan, Profile, Sandbox, Template,
+};
 
 use tokio_util::sync::DropGuard;
 
-use super::{Queues, Transaction, heartbeat, node, orphan, resources, sandbox, template, token};
+use super::{Queues, Transaction, claim, heartbeat, node, orphan, pool, resources, sandbox, template, token};
 use crate::secret::SecretHash;
 use crate::store::*;
 
@@ -145,6 +149,53 @@ impl TenantStore for SqlTenant {
     async fn delete_profile(&self, name: ProfileName) -> Result<(), DeleteProfileError> {
         let tenant = self.tenant.clone();
         self.queues.write("delete_profile", move |tx, _| template::delete_profile(tx, &tenant, &name)).await
+    }
+
+    async fn pools(&self) -> Result<Vec<FleetPoolStatus>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("pools", move |tx| pool::list(tx, &tenant)).await
+    }
+
+    async fn pool(&self, name: PoolName) -> Result<Option<FleetPoolStatus>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("pool", move |tx| pool::status(tx, &tenant, &name)).await
+    }
+
+    async fn put_pool(&self, new: FleetPool) -> Result<bool, PutPoolError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("put_pool", move |tx, _| pool::put(tx, &tenant, &new)).await
+    }
+
+    async fn delete_pool(&self, name: PoolName) -> Result<bool, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("delete_pool", move |tx, _| pool::delete(tx, &tenant, &name)).await
+    }
+
+    async fn begin_claim(&self, new: NewClaim) -> Result<ClaimRecord, BeginClaimError> {
+        let tenant = self.tenant.clone();
+        self.queues.write_latest("begin_claim", move |tx, _| claim::begin(tx, &tenant, &new)).await
+    }
+
+    async fn aim_claim(&self, aim: Aim) -> Result<bool, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.write_latest("aim_claim", move |tx, _| claim::aim(tx, &tenant, &aim)).await
+    }
+
+    async fn finish_claim(&self, finish: FinishClaim) -> Result<Claimed, FinishClaimError> {
+        let tenant = self.tenant.clone();
+        let finished =
+            self.queues.write("finish_claim", move |tx, out| claim::finish(tx, &tenant, &finish, out)).await?;
+        finished.into_result()
+    }
+
+    async fn claim(&self, id: ClaimId) -> Result<Option<ClaimRecord>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("claim", move |tx| claim::find(tx, &tenant, &id)).await
+    }
+
+    async fn drop_claim(&self, id: ClaimId) -> Result<(), StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("drop_claim", move |tx, _| claim::drop_asked(tx, &tenant, &id)).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
@@ -286,6 +337,18 @@ impl SystemStore for SqlSystem {
 
     async fn remove_image(&self, node: NodeId, reference: ImageRef) -> Result<(), StoreError> {
         self.queues.write("remove_image", move |tx, _| node::remove_image(tx, &node, &reference)).await
+    }
+
+    async fn pool_board(&self) -> Result<PoolBoard, StoreError> {
+        self.queues.read("pool_board", pool::board).await
+    }
+
+    async fn keep_node_pools(&self, node: NodeId, pools: Vec<NodePool>, now_unix_ms: u64) -> Result<(), StoreError> {
+        self.queues.write("keep_node_pools", move |tx, _| pool::keep(tx, &node, &pools, now_unix_ms)).await
+    }
+
+    async fn stale_claims(&self, before_unix_ms: u64, limit: u32) -> Result<Vec<ClaimRecord>, StoreError> {
+        self.queues.read("stale_claims", move |tx| claim::stale(tx, before_unix_ms, limit)).await
     }
 
     async fn heartbeat_times(&self) -> Result<Vec<(NodeId, Option<u64>)>, StoreError> {

@@ -103,5 +103,7 @@ pub(super) fn expire(tx: &dyn Transaction, before_unix_ms: u64) -> Result<u64, S
     let keys = tx.execute("DELETE FROM idempotency_keys WHERE created_at_unix_ms < $1", values![before])?;
     let tokens = tx.execute("DELETE FROM join_tokens WHERE expires_at_unix_ms < $1", values![before])?;
     let replaced = tx.execute("DELETE FROM api_tokens WHERE expires_at_unix_ms < $1", values![before])?;
-    Ok(keys + tokens + replaced)
+    // Those that got nothing are for the duty that asks their nodes.
+    let claims = tx.execute("DELETE FROM claims WHERE state = 'kept' AND created_at_unix_ms < $1", values![before])?;
+    Ok(keys + tokens + replaced + claims)
 }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use roost_proto::id::{ProfileName, SandboxName, TemplateName};
 use roost_proto::model::{Phase, ResourcesChange};
 
+use super::ClaimArgs;
 use crate::output::{ListArgs, OutputArgs};
 use crate::values;
 use crate::wait::Goal;
@@ -21,6 +22,18 @@ Examples:
   roost sandbox create desktop --profile small -e LANG=de_DE.UTF-8 --env-file .env
   id=$(roost sandbox create bare -o name)")]
     Create(CreateArgs),
+    /// Take a desktop of a pool, with what it is given
+    #[command(after_help = "\
+Examples:
+  roost sandbox claim desks --name demo -e TASK=42 --file task.json:/home/agent/task.json:0600
+  roost sandbox claim desks --secret API_KEY --secret cert=@client.pem --identity agent=agt-7
+  pass show key | roost sandbox claim desks --secret key=- -o json
+  sudo roost sandbox claim mine --socket
+
+Variables and secrets reach the hook of the template's entry point; the exit
+code is 8 when that ended with another status than 0. Values of secrets are
+never words of the command line. `roost sandbox rm` releases it.")]
+    Claim(ClaimArgs),
     /// List sandboxes
     #[command(
         visible_alias = "list",

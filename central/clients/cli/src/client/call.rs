@@ -64,9 +64,14 @@ impl Call {
 
     /// Gives the call a random idempotency key, so that it may be repeated
     /// after a broken connection.
-    pub(crate) fn with_idempotency_key(mut self) -> Self {
-        let key = format!("{:032x}", rand::random::<u128>());
-        if let Ok(value) = HeaderValue::from_str(&key) {
+    pub(crate) fn with_idempotency_key(self) -> Self {
+        self.with_key(&format!("{:032x}", rand::random::<u128>()))
+    }
+
+    /// The same with a key that the caller has chosen, of visible ASCII
+    /// characters.
+    pub(crate) fn with_key(mut self, key: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(key) {
             self.is_repeatable = true;
             self = self.header(HeaderName::from_static("idempotency-key"), value);
         }

@@ -2,6 +2,8 @@
 
 mod read;
 
+pub(super) use read::manifest;
+
 use roost_proto::model::{Profile, Template};
 
 use super::{App, Several};

@@ -1,5 +1,6 @@
 //! `roost sandbox`.
 
+mod claim;
 mod create;
 mod list;
 mod remove;
@@ -28,6 +29,7 @@ use crate::wait::{Goal, Subject, wait};
 pub(super) async fn run(app: &App, command: SandboxCommand) -> Result<ExitCode, CliError> {
     let done = match command {
         SandboxCommand::Create(args) => create::run(app, args).await,
+        SandboxCommand::Claim(args) => return claim::run(app, args).await,
         SandboxCommand::Ls(args) => list::run(app, args).await,
         SandboxCommand::Get(args) => show::run(app, args.sandboxes, args.output).await,
         SandboxCommand::Start(args) => verb::run(app, Verb::Start, args).await,

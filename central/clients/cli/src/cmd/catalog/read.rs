@@ -24,7 +24,7 @@ enum Syntax {
 ///
 /// # Errors
 /// Unreadable files, unknown fields, and every field that breaks a rule.
-pub(super) fn manifest<M: Manifest>(path: &Path) -> Result<M, CliError> {
+pub(in super::super) fn manifest<M: Manifest>(path: &Path) -> Result<M, CliError> {
     let text = text(path).map_err(|source| CliError::File { operation: "read", path: path.into(), source })?;
     let wrong = |problem: String| {
         let shown = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };

@@ -36,7 +36,7 @@ pub(in super::super) struct LocalSandbox {
     #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<Resources>,
     /// What was seen.
-    pub(super) observed: Observed,
+    pub(in super::super) observed: Observed,
     /// Unix time of its creation on this node, in milliseconds.
     created_at_unix_ms: u64,
 }
