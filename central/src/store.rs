@@ -35,9 +35,10 @@ pub use error::{
 };
 pub use sql::SqlStore;
 pub use types::{
-    Aim, BeginClaimError, Change, ChangeSink, ClaimRecord, Created, Desired, Enrolment, FinishClaim, FinishClaimError,
-    HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, LinkNode, NewClaim, NewJoinToken, NewResources, NewSandbox,
-    NodePool, NodeRecord, PlaceFn, PoolBoard, PoolNode, PoolWish, PutPoolError, SandboxFilter, SandboxKey, Settled,
+    Aim, AimAt, BeginClaimError, Change, ChangeSink, ClaimRecord, Created, Desired, Enrolment, FinishClaim,
+    FinishClaimError, HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, LinkNode, NewClaim, NewJoinToken,
+    NewResources, NewSandbox, NodePool, NodeRecord, PlaceFn, PoolBoard, PoolNode, PoolWish, PutPoolError,
+    SandboxFilter, SandboxKey, Settled,
 };
 
 use crate::secret::SecretHash;

@@ -145,3 +145,128 @@ async fn a_central_that_hangs_holds_up_nothing_on_the_node() -> Result<()> {
     }
     Ok(())
 }
+
+/// A template whose entry point runs a hook with what a claim gives it; the
+/// hook's status is the claim's variable STATUS.
+fn waiting_template(system: &System) -> Result<String> {
+    let bare = system.roost(&["template", "get", "bare", "-o", "json"])?.json()?;
+    let hook = r#"exec /run/roost/claim/await /bin/sh -c 'echo "$TASK" >/tmp/task; exit "$STATUS"'"#;
+    let mut template = bare;
+    template["name"] = "waiting".into();
+    template["command"] = serde_json::json!(["/bin/sh", "-c", hook]);
+    template["claim"] = serde_json::json!({"hook": true, "hook_timeout_ms": 10_000});
+    let path = system.node.root.join("waiting.json");
+    std::fs::write(&path, template.to_string())?;
+    Ok(path.display().to_string())
+}
+
+async fn ready(system: &System, list: &[&str], count: u64) -> Result<()> {
+    eventually("the pool is filled", LIMIT, || async {
+        let pools = system.roost(list)?.json()?;
+        let pool = &pools[0];
+        let seen = pool["nodes"][0]["standing"]["ready"].as_u64().or_else(|| pool["ready"].as_u64());
+        Ok((seen == Some(count)).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_pool_of_central_fills_and_its_desktops_are_claimed_with_what_they_are_given() -> Result<()> {
+    let mut system = System::start().await?;
+    let template = waiting_template(&system)?;
+    system.roost(&["template", "apply", "-f", &template])?.success()?;
+    system.roost(&["pool", "set", "desks", "--template", "waiting", "--min-ready", "1"])?.success()?;
+    ready(&system, &["pool", "ls", "-o", "json"], 1).await?;
+    let before: Vec<String> = system.node.client.list().await?.into_keys().collect();
+
+    let secret = system.node.root.join("secret");
+    std::fs::write(&secret, "s3cr3t")?;
+    let (file, secret) = (format!("{template}:/home/agent/in:0640"), format!("key=@{}", secret.display()));
+    let claim = [
+        "sandbox",
+        "claim",
+        "desks",
+        "--name",
+        "mine",
+        "-e",
+        "TASK=42",
+        "-e",
+        "STATUS=5",
+        "--file",
+        &file,
+        "--secret",
+        &secret,
+        "--hostname",
+        "desk-7",
+        "--claim-id",
+        "clm-0123456789abcdef",
+        "-o",
+        "json",
+    ];
+    let claimed = system.roost(&claim)?;
+    assert_eq!(claimed.code, 8, "the hook ended with 5: {}", claimed.stderr);
+    let answer: Value = serde_json::from_str(&claimed.stdout)?;
+    assert_eq!((answer["hook_exit_code"].clone(), answer["cold"].clone()), (5.into(), false.into()));
+    let id = answer["sandbox"]["id"].as_str().ok_or("no id")?.to_owned();
+    assert_eq!(before, [id.clone()], "a desktop that was there before");
+    let inside = system.roost(&[
+        "sandbox",
+        "exec",
+        "mine",
+        "--",
+        "/bin/sh",
+        "-c",
+        "cat /tmp/task /run/roost/claim/secrets/key; hostname; stat -c %a /home/agent/in",
+    ])?;
+    assert_eq!(inside.stdout, "42\ns3cr3tdesk-7\n640\n", "{}", inside.stderr);
+
+    // Neither a central that is killed nor a node that starts anew loses it.
+    system.central.kill();
+    system.restart_central().await?;
+    system.node.kill_daemon();
+    system.node.restart().await?;
+    system.node_is_online().await?;
+    let again = system.roost(&claim)?;
+    assert_eq!(serde_json::from_str::<Value>(&again.stdout)?["sandbox"]["id"], id.as_str(), "{}", again.stderr);
+    assert_eq!(system.roost(&["sandbox", "exec", "mine", "--", "/bin/true"])?.code, 0);
+
+    system.roost(&["pool", "rm", "desks"])?.success()?;
+    eventually("only the claimed desktop is left", LIMIT, || async {
+        let left: Vec<String> = system.node.client.list().await?.into_keys().collect();
+        Ok((left == [id.clone()]).then_some(()))
+    })
+    .await?;
+    system.roost(&["sandbox", "rm", "mine", "--wait"])?.success()?;
+    assert!(system.node.client.list().await?.is_empty(), "nothing is left on the node");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_empty_pool_is_said_to_be_cold_and_a_node_has_pools_of_its_own() -> Result<()> {
+    let system = System::start().await?;
+    let template = waiting_template(&system)?;
+    system.roost(&["template", "apply", "-f", &template])?.success()?;
+    system.roost(&["pool", "set", "none", "--template", "waiting", "--min-ready", "0"])?.success()?;
+    let cold = system.roost(&["sandbox", "claim", "none", "--name", "cold", "-e", "STATUS=0", "-o", "json"])?.json()?;
+    assert_eq!((cold["cold"].clone(), cold["hook_exit_code"].clone()), (true.into(), 0.into()));
+
+    let profile = system.node.root.join("small.json");
+    let small = system.roost(&["profile", "get", "small", "-o", "json"])?;
+    std::fs::write(&profile, small.stdout)?;
+    let (socket, profile) = (system.node.root.join("roostd.sock").display().to_string(), profile.display().to_string());
+    let set = ["pool", "set", "mine", "--socket", &socket, "--min-ready", "1", "--template-file", &template];
+    system.roost(&[&set[..], &["--profile-file", &profile]].concat())?.success()?;
+    ready(&system, &["pool", "ls", "--socket", &socket, "-o", "json"], 1).await?;
+    let claimed = system.roost(&["sandbox", "claim", "mine", "--socket", &socket, "-e", "STATUS=0"])?;
+    assert!(claimed.code == 0 && claimed.stdout.contains("hook ended with 0"), "{}{}", claimed.stdout, claimed.stderr);
+    // What is the node's own stays: central looks at it and leaves it alone.
+    system.roost(&["pool", "rm", "none"])?.success()?;
+    ready(&system, &["pool", "ls", "--socket", &socket, "-o", "json"], 1).await?;
+    system.roost(&["pool", "rm", "mine", "--socket", &socket])?.success()?;
+    for id in system.node.client.list().await?.into_keys() {
+        let id = id.parse()?;
+        // Those of central are central's to delete.
+        drop(system.node.client.delete(&id).await);
+    }
+    system.roost(&["sandbox", "rm", "cold", "--wait"])?.success()
+}

@@ -22,7 +22,7 @@ use super::sandbox::{check_key, check_name, digest};
 use super::{Central, Conflict, RequestError, Scope};
 use crate::clock;
 use crate::link::NodeCallError;
-use crate::store::{Aim, BeginClaimError, ClaimRecord, FinishClaimError, NewClaim, SandboxKey};
+use crate::store::{Aim, AimAt, BeginClaimError, ClaimRecord, FinishClaimError, NewClaim, SandboxKey};
 use node::{Given, Refusal};
 
 /// Most nodes that are asked for one claim: what is known of them is seconds
@@ -53,6 +53,8 @@ struct Attempt<'a> {
     body: &'a CreateClaim,
     pool: &'a FleetPoolStatus,
     record: ClaimRecord,
+    /// Whether no request before this one can have reached a node.
+    is_first: bool,
 }
 
 impl Scope {
@@ -77,12 +79,14 @@ impl Scope {
             node_id: nodes.first().cloned(),
             now_unix_ms: clock::now_unix_ms(),
         };
+        let id = new.id.clone();
         let record = self.store().begin_claim(new).await.map_err(|error| match error {
             BeginClaimError::NameTaken(name) => Conflict::NameTaken(name.into()).into(),
             BeginClaimError::KeyReused => Conflict::KeyReused.into(),
             BeginClaimError::Store(error) => RequestError::from(error),
         })?;
-        let attempt = Attempt { scope: self, body: &body, pool: &pool, record };
+        let is_first = record.id == id;
+        let attempt = Attempt { scope: self, body: &body, pool: &pool, record, is_first };
         match attempt.earlier().await? {
             Some(claimed) => Ok(ClaimAnswer { claimed, replayed: true }),
             None => Ok(ClaimAnswer { claimed: attempt.run(nodes).await?, replayed: false }),
@@ -151,22 +155,32 @@ impl Attempt<'_> {
                     Ok(given) => return self.finish(&node, given).await,
                     Err(Refusal::Next(why)) => reason = why,
                     Err(Refusal::NotBound(message)) => return Err(self.stands_unbound(&node, message).await),
+                    Err(Refusal::Wrong(error)) => {
+                        self.scope.store().drop_claim(self.record.id.clone()).await?;
+                        return Err(error);
+                    }
                     Err(Refusal::Failed(error)) => return Err(error),
                 }
                 tried.push(node);
             }
-            let next = nodes.iter().find(|node| !tried.contains(node)).cloned();
-            let to = next.clone().ok_or_else(|| (SandboxId::random(), reason.clone()));
-            let made = to.as_ref().err().map(|(sandbox, _)| sandbox.clone());
-            let aim = Aim { id: self.record.id.clone(), from: self.record.node_id.clone(), to };
-            if !self.scope.store().aim_claim(aim).await? {
-                return Err(Conflict::ClaimBusy.into());
-            }
-            self.record.node_id = next;
-            if let Some(sandbox) = made {
-                return self.cold(sandbox).await;
+            match nodes.iter().find(|node| !tried.contains(node)).cloned() {
+                Some(next) => {
+                    self.aim(AimAt::Node(next.clone())).await?;
+                    self.record.node_id = Some(next);
+                }
+                None => {
+                    let sandbox = SandboxId::random();
+                    self.aim(AimAt::Made { sandbox: sandbox.clone(), reason }).await?;
+                    return self.cold(sandbox).await;
+                }
             }
         }
+    }
+
+    /// Moves on, unless another request with the same key has.
+    async fn aim(&self, to: AimAt) -> Result<(), RequestError> {
+        let aim = Aim { id: self.record.id.clone(), from: self.record.node_id.clone(), to };
+        if self.scope.store().aim_claim(aim).await? { Ok(()) } else { Err(Conflict::ClaimBusy.into()) }
     }
 
     /// A claim that has its sandbox and is not bound there.
@@ -178,7 +192,7 @@ impl Attempt<'_> {
             Ok(given) => self.finish(&node, given).await,
             Err(Refusal::NotBound(message)) => Err(Conflict::NotBound { sandbox: sandbox.to_string(), message }.into()),
             Err(Refusal::Next(message)) => Err(Conflict::NotReady(message).into()),
-            Err(Refusal::Failed(error)) => Err(error),
+            Err(Refusal::Wrong(error) | Refusal::Failed(error)) => Err(error),
         }
     }
 

@@ -28,6 +28,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 const AT_ONCE: usize = 16;
 /// A pool is a row of a node's ledger.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// All calls to one node: one that hangs must not hold up the others for long.
+const NODE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why the pools of a node are not as they are to be.
 #[derive(Debug, thiserror::Error)]
@@ -77,8 +79,14 @@ async fn look(central: &Central) {
     let concerned = nodes.into_iter().filter(|node| here.contains(&node.id) && plan::concerns(node, wishes));
     futures::stream::iter(concerned)
         .for_each_concurrent(AT_ONCE, |node| async move {
-            if let Err(error) = reconcile(central, &node, wishes).await {
-                tracing::warn!(node = %node.id, error = crate::log::chain(&error), "pools of the node are not in step");
+            // What was done stays; the next look does the rest.
+            match tokio::time::timeout(NODE_TIMEOUT, reconcile(central, &node, wishes)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    let error = crate::log::chain(&error);
+                    tracing::warn!(node = %node.id, error, "pools of the node are not in step");
+                }
+                Err(_) => tracing::warn!(node = %node.id, "node is slow to answer about its pools"),
             }
         })
         .await;

@@ -10,7 +10,7 @@ use roost_proto::model::{
 };
 
 pub use claim::{
-    Aim, BeginClaimError, ClaimRecord, FinishClaim, FinishClaimError, NewClaim, NodePool, PoolBoard, PoolNode,
+    Aim, AimAt, BeginClaimError, ClaimRecord, FinishClaim, FinishClaimError, NewClaim, NodePool, PoolBoard, PoolNode,
     PoolWish, PutPoolError,
 };
 

@@ -34,7 +34,7 @@ impl Attempt<'_> {
             Ok(given) => self.finish(&sandbox.node_id, given).await,
             Err(Refusal::NotBound(message)) => Err(self.stands_unbound(&sandbox.node_id, message).await),
             Err(Refusal::Next(message)) => Err(Conflict::NotReady(message).into()),
-            Err(Refusal::Failed(error)) => Err(error),
+            Err(Refusal::Wrong(error) | Refusal::Failed(error)) => Err(error),
         }
     }
 

@@ -17,9 +17,10 @@ use crate::link::{NodeCallError, read_held};
 use crate::pools::name_on_node;
 use crate::store::{FinishClaim, Held};
 
-/// A binding takes milliseconds and then as long as the template's hook; the
-/// request itself ends after 30 s unless it is configured otherwise.
-const CLAIM_TIMEOUT: Duration = Duration::from_secs(600);
+/// A binding takes milliseconds and then as long as the template's hook. Below
+/// the age at which the sweep takes a claim for given up; one whose hook takes
+/// longer is to be repeated.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(100);
 /// A list of some thousand records.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Where a node puts its stable word for what went wrong.
@@ -48,7 +49,9 @@ pub(super) enum Refusal {
     Next(String),
     /// The claim stands there, and is not bound.
     NotBound(String),
-    /// Nothing is known, or nothing helps.
+    /// Nothing was bound, and no other node would.
+    Wrong(RequestError),
+    /// It may have bound the claim all the same.
     Failed(RequestError),
 }
 
@@ -71,7 +74,12 @@ impl Attempt<'_> {
     }
 
     async fn ask(&self, node: &NodeId, from: From) -> Result<Given, Refusal> {
-        let mut client = self.central().node_client(node).await.map_err(Refusal::Failed)?;
+        let mut client = match self.central().node_client(node).await {
+            Ok(client) => client,
+            // It was never asked.
+            Err(error @ RequestError::Node(_)) if self.is_first => return Err(Refusal::Next(error.to_string())),
+            Err(error) => return Err(Refusal::Failed(error)),
+        };
         let request = self.request(from);
         let after_ms = u64::try_from(CLAIM_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         match tokio::time::timeout(CLAIM_TIMEOUT, client.claim_sandbox(request)).await {
@@ -123,6 +131,7 @@ fn meaning(node: &NodeId, status: Status) -> Refusal {
         (Code::FailedPrecondition, word) if word.starts_with("claim-") => {
             Refusal::NotBound(status.message().to_owned())
         }
+        (Code::InvalidArgument, _) => Refusal::Wrong(node_error(node, status)),
         _ => Refusal::Failed(node_error(node, status)),
     }
 }
@@ -154,6 +163,7 @@ mod tests {
     fn only_a_node_that_has_none_is_passed_over() {
         assert!(matches!(said(Code::ResourceExhausted, "pool-empty"), Refusal::Next(_)));
         assert!(matches!(said(Code::Unimplemented, ""), Refusal::Next(_)));
+        assert!(matches!(said(Code::InvalidArgument, "invalid-request"), Refusal::Wrong(_)));
         // It may have bound the claim all the same.
         for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Internal, Code::Cancelled] {
             assert!(matches!(said(code, ""), Refusal::Failed(_)), "{code:?}");

@@ -154,7 +154,11 @@ pub(super) async fn what_a_node_gave_that_the_claim_does_not_aim_at_is_deleted_t
     let own = bench.own();
     let second = bench.join("n2").await;
     let claim = own.begin_claim(new_claim(Some("key-1"), Some(&bench.node))).await.unwrap();
-    let aim = |from: &NodeId, to: &NodeId| Aim { id: claim.id.clone(), from: Some(from.clone()), to: Ok(to.clone()) };
+    let aim = |from: &NodeId, to: &NodeId| Aim {
+        id: claim.id.clone(),
+        from: Some(from.clone()),
+        to: AimAt::Node(to.clone()),
+    };
     assert!(own.aim_claim(aim(&bench.node, &second)).await.unwrap());
     assert!(!own.aim_claim(aim(&bench.node, &second)).await.unwrap(), "two requests went on");
     let late = held(&bench, None);
@@ -185,7 +189,7 @@ pub(super) async fn a_sandbox_that_was_made_for_a_claim_follows_the_node(bench: 
     let own = bench.own();
     let claim = own.begin_claim(new_claim(Some("key-1"), None)).await.unwrap();
     let made = bench.create(Some("cold")).await.unwrap();
-    let to = Err((made.id.clone(), "none was ready".to_owned()));
+    let to = AimAt::Made { sandbox: made.id.clone(), reason: "none was ready".into() };
     assert!(own.aim_claim(Aim { id: claim.id.clone(), from: None, to }).await.unwrap());
     let resources = roost_proto::model::Resources { cpu_request_millis: 700, ..made.resources().clone() };
     let held = Held { id: made.id.clone(), name: made.name, resources: Some(resources), ..held(&bench, None) };

@@ -16,7 +16,7 @@ use roost_proto::model::{Claimed, Observed, Phase, RunState, Sandbox};
 use super::row::{all, exists, first, from_json, int, maybe_parsed, parsed, text, to_json};
 use super::{Row, Transaction, node, sandbox, values};
 use crate::store::{
-    Aim, BeginClaimError, Change, ClaimRecord, FinishClaim, FinishClaimError, NewClaim, SandboxKey, StoreError,
+    Aim, AimAt, BeginClaimError, Change, ClaimRecord, FinishClaim, FinishClaimError, NewClaim, SandboxKey, StoreError,
 };
 
 const TABLE: &str = "claims";
@@ -109,8 +109,8 @@ pub(super) fn aim(tx: &dyn Transaction, tenant: &TenantId, aim: &Aim) -> Result<
     let sql = "UPDATE claims SET node_id = $1, sandbox_id = $2, cold_reason = $3 WHERE tenant_id = $4 AND id = $5 \
                AND state = 'asked' AND sandbox_id IS NULL AND COALESCE(node_id, '') = $6";
     let (node, sandbox, reason) = match &aim.to {
-        Ok(node) => (Some(node.as_str()), None, None),
-        Err((sandbox, reason)) => (None, Some(sandbox.as_str()), Some(reason.as_str())),
+        AimAt::Node(node) => (Some(node.as_str()), None, None),
+        AimAt::Made { sandbox, reason } => (None, Some(sandbox.as_str()), Some(reason.as_str())),
     };
     Ok(tx.execute(sql, values![node, sandbox, reason, tenant.as_str(), aim.id.as_str(), from])? == 1)
 }
@@ -134,6 +134,9 @@ pub(super) fn finish(
     finish: &FinishClaim,
     changes: &mut Vec<Change>,
 ) -> Result<Finished, FinishClaimError> {
+    // Requests that finish the same claim take turns from here on.
+    let sql = "UPDATE claims SET state = state WHERE tenant_id = $1 AND id = $2";
+    tx.execute(sql, values![tenant.as_str(), finish.id.as_str()])?;
     let record = find(tx, tenant, &finish.id)?;
     let sandbox = match sandbox::find_any(tx, &finish.held.id)? {
         Some(known) if known.run_state == RunState::Deleted => {

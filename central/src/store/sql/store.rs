@@ -184,7 +184,7 @@ impl TenantStore for SqlTenant {
     async fn finish_claim(&self, finish: FinishClaim) -> Result<Claimed, FinishClaimError> {
         let tenant = self.tenant.clone();
         let finished =
-            self.queues.write("finish_claim", move |tx, out| claim::finish(tx, &tenant, &finish, out)).await?;
+            self.queues.write_latest("finish_claim", move |tx, out| claim::finish(tx, &tenant, &finish, out)).await?;
         finished.into_result()
     }
 

@@ -130,9 +130,22 @@ pub struct Aim {
     pub id: ClaimId,
     /// Where it was.
     pub from: Option<NodeId>,
-    /// The next node; none = a sandbox of this id is made for it, for this
-    /// reason.
-    pub to: Result<NodeId, (SandboxId, String)>,
+    /// Where it goes.
+    pub to: AimAt,
+}
+
+/// What a claim aims at.
+#[derive(Debug, Clone)]
+pub enum AimAt {
+    /// A desktop of the pool on this node.
+    Node(NodeId),
+    /// A sandbox that is made for it.
+    Made {
+        /// The id that it gets.
+        sandbox: SandboxId,
+        /// Why none of the pool was taken.
+        reason: String,
+    },
 }
 
 /// What a node did for a claim.
