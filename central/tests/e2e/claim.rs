@@ -214,6 +214,42 @@ async fn a_central_that_ends_between_the_node_and_the_database_finds_the_desktop
 }
 
 #[tokio::test]
+async fn a_claim_that_nobody_finishes_is_adopted_if_its_caller_can_ask_again_and_deleted_else() {
+    let (central, _node, api) = with_pool(2).await;
+    api.desks.lock().unwrap().is_silent = true;
+    {
+        let (kept, lost) = (json!({"pool": "desks", "name": "kept"}), json!({"pool": "desks", "name": "lost"}));
+        let claims = futures::future::join(claim(&central, "with-a-key", &kept), claim(&central, "", &lost));
+        let bound = async {
+            while api.desks.lock().unwrap().claimed.len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            (first, _) = claims => panic!("answered: {}", first.text()),
+            () = soon("both claims at the node", bound) => {}
+        }
+    }
+    roost_central::app::sweep_claims(&central.inner).await.unwrap();
+    central.get("/sandboxes/kept").await.assert_problem(404, "sandbox-not-found");
+    // As if they were made long ago.
+    let database = rusqlite::Connection::open(central.path().join("state/central.db")).unwrap();
+    database.execute("UPDATE claims SET created_at_unix_ms = 0", []).unwrap();
+    roost_central::app::sweep_claims(&central.inner).await.unwrap();
+    let kept = central.get("/sandboxes/kept").await.json();
+    soon("the end of the other", async {
+        while api.desks.lock().unwrap().claimed.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    api.desks.lock().unwrap().is_silent = false;
+    let again = claim(&central, "with-a-key", &json!({"pool": "desks", "name": "kept"})).await;
+    assert_eq!(id(&again), kept["id"].as_str().unwrap());
+    central.get("/sandboxes/lost").await.assert_problem(404, "sandbox-not-found");
+}
+
+#[tokio::test]
 async fn an_empty_pool_leads_to_another_node_and_then_to_a_cold_start() {
     let (central, _first, one_left) = with_pool(1).await;
     let (_second, emptied) = node(&central, "n2", 3).await;

@@ -30,6 +30,8 @@ pub(crate) struct Central {
     pub(crate) config: Config,
     dir: TempDir,
     tasks: Tasks,
+    /// Its parts.
+    pub(crate) inner: std::sync::Arc<roost_central::app::Central>,
 }
 
 fn config(dir: &Path, extra: &str) -> Config {
@@ -79,9 +81,10 @@ impl Central {
     async fn run(config: Config, dir: TempDir) -> Self {
         let app = App::build(config.clone()).await.unwrap();
         let ends = app.ends().unwrap();
+        let inner = app.central();
         let tasks = app.spawn();
         let token = std::fs::read_to_string(dir.path().join("token")).unwrap().trim().to_owned();
-        Self { ends, token, config, dir, tasks }
+        Self { ends, token, config, dir, tasks, inner }
     }
 
     pub(crate) fn path(&self) -> &Path {

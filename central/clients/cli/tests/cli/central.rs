@@ -1,6 +1,7 @@
 //! A server that plays the contract of the REST API.
 
 mod images;
+mod pools;
 mod routes;
 mod state;
 mod streams;

@@ -11,6 +11,7 @@ mod exec;
 mod fakes;
 mod image;
 mod node;
+mod pool;
 mod run;
 mod sandbox;
 mod server;

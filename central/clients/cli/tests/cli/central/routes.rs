@@ -37,6 +37,7 @@ pub(super) fn route(shared: &Arc<Shared>, request: &Recorded) -> Result<Reply, H
         ("POST", ["images", "pull"]) => super::images::pull(request),
         ("POST", ["images", "prune"]) => super::images::prune(request),
         ("GET", ["version"]) => json(200, &value!({"version": "0.1.0"})),
+        (_, ["pools" | "claims", ..]) => super::pools::route(shared, request, &segments),
         (_, ["templates" | "profiles", ..]) => catalog(shared, request, &segments),
         _ => problem(404, "route-not-found", "there is nothing here", &[]),
     })
