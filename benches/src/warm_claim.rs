@@ -1,6 +1,8 @@
 //! `warm-claim` and `claim-rate`: how long a desktop that is ready takes to
 //! become somebody's, with everything that is bound late.
 
+mod central;
+
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -123,7 +125,8 @@ pub(crate) async fn run(report: &Report, n: Option<usize>) -> Result<()> {
         report.median_ms("files_p50_ms", &files, "of it: variables, secret, file, host name")?;
         report.median_ms("hook_p50_ms", &hook, "of it: waking the hook until its answer")
     })
-    .await
+    .await?;
+    central::run(report, n).await
 }
 
 /// Claims a full pool in one go.

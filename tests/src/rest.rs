@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use roost_proto::id::ClaimId;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -20,6 +21,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Rest {
     sender: SendRequest<Full<Bytes>>,
     token: String,
+    /// Idempotency key of the next call.
+    key: Option<String>,
 }
 
 /// A watch of one sandbox: an endless answer.
@@ -39,17 +42,20 @@ impl Rest {
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Self { sender, token: token.trim().to_owned() })
+        Ok(Self { sender, token: token.trim().to_owned(), key: None })
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<http::Response<Incoming>> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "central")
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
-            .body(Full::from(body.map(Value::to_string).unwrap_or_default()))?;
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token));
+        if let Some(key) = &self.key {
+            request = request.header("idempotency-key", key);
+        }
+        let request = request.body(Full::from(body.map(Value::to_string).unwrap_or_default()))?;
         self.sender.ready().await?;
         Ok(tokio::time::timeout(LIMIT, self.sender.send_request(request)).await??)
     }
@@ -84,6 +90,18 @@ impl Rest {
     pub async fn good(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let (status, value) = self.call(method.clone(), path, body).await?;
         if status.is_success() { Ok(value) } else { Err(format!("{method} {path}: {status}: {value}").into()) }
+    }
+
+    /// Claims a desktop, with the claim's id as idempotency key; the status and
+    /// the JSON of the answer.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn claim(&mut self, id: &ClaimId, body: &Value) -> Result<(StatusCode, Value)> {
+        self.key = Some(id.to_string());
+        let answer = self.call(Method::POST, "/api/v1/claims", Some(body)).await;
+        self.key = None;
+        answer
     }
 
     /// Reads a list whole, page by page.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::node::{binary, repository};
 use crate::process::Process;
-use crate::{Result, Root, TestNode, eventually};
+use crate::{Rest, Result, Root, TestNode, eventually};
 
 /// Log of central in tests.
 const LOG_FILTER: &str = "info,roost_central=debug";
@@ -138,6 +138,14 @@ impl System {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             code: output.status.code().unwrap_or(-1),
         })
+    }
+
+    /// A connection to the REST API as its admin.
+    ///
+    /// # Errors
+    /// When central does not listen.
+    pub async fn rest(&self) -> Result<Rest> {
+        Rest::connect(self.ports[0], &std::fs::read_to_string(self.token_file())?).await
     }
 
     fn token_file(&self) -> PathBuf {
