@@ -53,6 +53,21 @@ struct RetryLabels {
     reason: RetryReason,
 }
 
+/// How a claim ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(missing_docs, reason = "the label says it")]
+pub enum ClaimOutcome {
+    Warm,
+    Cold,
+    Replayed,
+    Refused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClaimLabels {
+    outcome: ClaimOutcome,
+}
+
 /// Latency of the store, by call, and transactions that began anew.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
@@ -89,6 +104,7 @@ impl StoreMetrics {
 pub struct Metrics {
     registry: Registry,
     requests: Histograms<RequestLabels>,
+    claims: Histograms<ClaimLabels>,
     /// Latency of the store.
     pub store: StoreMetrics,
     nodes: Family<PhaseLabels, Gauge>,
@@ -101,10 +117,13 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("roost_central");
         let requests: Histograms<RequestLabels> = Family::new_with_constructor(latency_histogram);
+        let claims: Histograms<ClaimLabels> = Family::new_with_constructor(latency_histogram);
         let store = StoreMetrics::default();
         let (nodes, sandboxes, sessions) = (Family::default(), Family::default(), Gauge::default());
         let help = "Time until the head of an answer, by route, method and status";
         registry.register_with_unit("http_request_duration", help, Unit::Seconds, requests.clone());
+        let help = "Time of a claim until it was bound or refused, by its end";
+        registry.register_with_unit("claim_duration", help, Unit::Seconds, claims.clone());
         let help = "Time of a store call, waiting included";
         registry.register_with_unit("store_call_duration", help, Unit::Seconds, store.latency.clone());
         let help = "Transactions that began anew, by reason";
@@ -114,7 +133,7 @@ impl Default for Metrics {
         registry.register("node_sessions", "Open NodeLink sessions", sessions.clone());
         let store_up = Gauge::default();
         registry.register("store_up", "1 while the database answers", store_up.clone());
-        Self { store_up, registry, requests, store, nodes, sandboxes, sessions }
+        Self { store_up, registry, requests, claims, store, nodes, sandboxes, sessions }
     }
 }
 
@@ -123,6 +142,11 @@ impl Metrics {
     pub fn request(&self, method: &str, route: &str, code: u16, took: Duration) {
         let labels = RequestLabels { method: method.into(), route: route.into(), code: code.into() };
         self.requests.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts one claim.
+    pub fn claim(&self, outcome: ClaimOutcome, took: Duration) {
+        self.claims.get_or_create(&ClaimLabels { outcome }).observe(took.as_secs_f64());
     }
 
     /// Sets whether the database answers.
@@ -172,5 +196,8 @@ mod tests {
         assert!(text.contains("roost_central_sandboxes{phase=\"Ready\"} 3"), "{text}");
         assert!(text.contains("roost_central_nodes{phase=\"Offline\"} 0"), "{text}");
         assert!(text.contains("roost_central_http_request_duration_seconds_bucket{"), "{text}");
+        metrics.claim(ClaimOutcome::Warm, Duration::from_millis(4));
+        let text = metrics.encode().unwrap();
+        assert!(text.contains("roost_central_claim_duration_seconds_count{outcome=\"Warm\"} 1"), "{text}");
     }
 }

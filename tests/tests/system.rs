@@ -177,6 +177,8 @@ async fn a_pool_of_central_fills_and_its_desktops_are_claimed_with_what_they_are
     system.roost(&["template", "apply", "-f", &template])?.success()?;
     system.roost(&["pool", "set", "desks", "--template", "waiting", "--min-ready", "1"])?.success()?;
     ready(&system, &["pool", "ls", "-o", "json"], 1).await?;
+    let standing = system.roost(&["pool", "get", "desks", "-o", "json"])?.json()?["nodes"][0]["standing"].clone();
+    assert_eq!((&standing["in_step"], &standing["problem"]), (&true.into(), &Value::Null), "put there again and again");
     let before: Vec<String> = system.node.client.list().await?.into_keys().collect();
 
     let secret = system.node.root.join("secret");

@@ -18,10 +18,13 @@ use std::sync::Arc;
 use roost_proto::id::{ClaimId, NodeId, SandboxId};
 use roost_proto::model::{Claimed, CreateClaim, FleetPoolStatus, NodePhase, Validate};
 
+use tokio::time::Instant;
+
 use super::sandbox::{check_key, check_name, digest};
 use super::{Central, Conflict, RequestError, Scope};
 use crate::clock;
 use crate::link::NodeCallError;
+use crate::metrics::ClaimOutcome;
 use crate::store::{Aim, AimAt, BeginClaimError, ClaimRecord, FinishClaimError, NewClaim, SandboxKey};
 use node::{Given, Refusal};
 
@@ -64,6 +67,19 @@ impl Scope {
     /// See [`RequestError`]: bad fields, an unknown pool, a taken name or reused
     /// key, a hook that did not answer, and no room for a cold start.
     pub async fn claim(&self, claim: Claim) -> Result<ClaimAnswer, RequestError> {
+        let begun = Instant::now();
+        let answer = self.claim_once(claim).await;
+        let outcome = match &answer {
+            Ok(answer) if answer.replayed => ClaimOutcome::Replayed,
+            Ok(answer) if answer.claimed.cold => ClaimOutcome::Cold,
+            Ok(_) => ClaimOutcome::Warm,
+            Err(_) => ClaimOutcome::Refused,
+        };
+        self.central.metrics.claim(outcome, begun.elapsed());
+        answer
+    }
+
+    async fn claim_once(&self, claim: Claim) -> Result<ClaimAnswer, RequestError> {
         let Claim { body, idempotency_key } = claim;
         body.validate().map_err(RequestError::Invalid)?;
         body.name.as_ref().map_or(Ok(()), check_name)?;
