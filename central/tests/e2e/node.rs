@@ -181,8 +181,14 @@ impl Session {
         let node = node.map(Into::into);
         let heartbeat = Heartbeat { sequence, full, node, sandboxes: sandboxes.to_vec(), ..Heartbeat::default() };
         self.send(ToCentral::Heartbeat(heartbeat)).await;
-        let message = self.next().await.unwrap();
-        let FromCentral::HeartbeatAck(ack) = message else { panic!("expected an ack, got {message:?}") };
+        let ack = loop {
+            match self.next().await.unwrap() {
+                FromCentral::HeartbeatAck(ack) => break ack,
+                // Central looks at the pools of a node as soon as it is there.
+                FromCentral::OpenTunnel(open) => self.open_tunnel(open.tunnel_id),
+                other => panic!("expected an ack, got {other:?}"),
+            }
+        };
         assert_eq!(ack.sequence, sequence);
         ack.resync
     }
