@@ -41,7 +41,6 @@ pub(super) fn body(args: &ClaimArgs) -> Result<CreateClaim, CliError> {
         secrets,
         identity: args.identity.iter().cloned().collect(),
         hostname: args.hostname.clone(),
-        screen: None,
         files: args.files.iter().map(file).collect::<Result<_, CliError>>()?,
         resources: None,
     })
