@@ -219,7 +219,6 @@ impl Attempt<'_> {
         let mut claimed = finished.map_err(|error| refused(&id, error))?;
         // What it said before it had a row was not kept.
         self.central().live.forget(node, &id);
-        self.central().rooms.forget();
         self.central().live.overlay(&mut claimed.sandbox);
         tracing::info!(claim = %claimed.claim_id, sandbox = %id, %node, cold = claimed.cold, "desktop claimed");
         Ok(claimed)
