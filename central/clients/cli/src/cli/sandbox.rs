@@ -76,7 +76,7 @@ stays and the new one is tried again: --wait then ends with exit code 4, and
     Set(SetArgs),
     /// Remove sandboxes with everything they hold
     #[command(
-        visible_alias = "delete",
+        visible_aliases = ["delete", "release"],
         after_help = "\
 Examples:
   roost sandbox rm demo --wait
