@@ -59,10 +59,22 @@ pub(crate) struct SetPoolArgs {
     #[allow(clippy::option_option, reason = "absent, without a path, with one")]
     pub(crate) socket: Option<Option<PathBuf>>,
     /// With --socket: the template, as `roost template get` prints it
-    #[arg(long, value_name = "FILE", requires = "socket", required_unless_present = "template")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "socket",
+        conflicts_with = "template",
+        required_unless_present = "template"
+    )]
     pub(crate) template_file: Option<PathBuf>,
     /// With --socket: the profile, as `roost profile get` prints it
-    #[arg(long, value_name = "FILE", requires = "socket", required_unless_present = "template")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "socket",
+        conflicts_with = "template",
+        required_unless_present = "template"
+    )]
     pub(crate) profile_file: Option<PathBuf>,
     /// Set a variable in all of them; may be repeated
     #[arg(short, long, value_name = "KEY=VALUE", value_parser = values::variable)]
