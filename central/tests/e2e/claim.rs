@@ -209,7 +209,7 @@ async fn a_central_that_ends_between_the_node_and_the_database_finds_the_desktop
     let claimed = id(&claim(&central, "the-lost-one", &body).await);
     let held: Vec<_> =
         api.desks.lock().unwrap().claimed.values().map(|s| s.desired.clone().unwrap().sandbox_id).collect();
-    assert_eq!(held, [claimed.clone()], "another desktop was taken");
+    assert_eq!(held, std::slice::from_ref(&claimed), "another desktop was taken");
     assert_eq!(central.get("/sandboxes/mine").await.json()["id"], claimed.as_str());
 }
 

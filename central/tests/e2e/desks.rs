@@ -47,12 +47,12 @@ impl Desks {
     }
 
     /// As a node does it: the same claim again is the same desktop.
-    pub(crate) fn claim(&mut self, request: ClaimSandboxRequest) -> Result<ClaimSandboxResponse, Status> {
+    pub(crate) fn claim(&mut self, request: &ClaimSandboxRequest) -> Result<ClaimSandboxResponse, Status> {
         let binding = request.binding.clone().unwrap();
         let id = binding.claim_id.clone();
         self.asked.push(request.clone());
         if !self.claimed.contains_key(&id) {
-            let sandbox = self.take(&request)?;
+            let sandbox = self.take(request)?;
             self.claimed.insert(id.clone(), sandbox);
         }
         if self.is_mute {

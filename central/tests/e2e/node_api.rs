@@ -66,7 +66,7 @@ impl NodeApi for FakeNode {
     async fn claim_sandbox(&self, request: Request<ClaimSandboxRequest>) -> Answer<ClaimSandboxResponse> {
         let (answer, is_silent) = {
             let mut desks = self.desks.lock().unwrap();
-            (desks.claim(request.into_inner()), desks.is_silent)
+            (desks.claim(&request.into_inner()), desks.is_silent)
         };
         if is_silent {
             std::future::pending::<()>().await;
