@@ -210,7 +210,7 @@ async fn a_pool_of_central_fills_and_its_desktops_are_claimed_with_what_they_are
     let answer: Value = serde_json::from_str(&claimed.stdout)?;
     assert_eq!((answer["hook_exit_code"].clone(), answer["cold"].clone()), (5.into(), false.into()));
     let id = answer["sandbox"]["id"].as_str().ok_or("no id")?.to_owned();
-    assert_eq!(before, [id.clone()], "a desktop that was there before");
+    assert_eq!(before, std::slice::from_ref(&id), "a desktop that was there before");
     let inside = system.roost(&[
         "sandbox",
         "exec",
