@@ -163,9 +163,11 @@ fn waiting_template(system: &System) -> Result<String> {
 async fn ready(system: &System, list: &[&str], count: u64) -> Result<()> {
     eventually("the pool is filled", LIMIT, || async {
         let pools = system.roost(list)?.json()?;
-        let pool = &pools[0];
-        let seen = pool["nodes"][0]["standing"]["ready"].as_u64().or_else(|| pool["ready"].as_u64());
-        Ok((seen == Some(count)).then_some(()))
+        // A node's list has central's pools beside its own.
+        let ready = |pool: &serde_json::Value| {
+            pool["nodes"][0]["standing"]["ready"].as_u64().or_else(|| pool["ready"].as_u64())
+        };
+        Ok(pools.as_array().into_iter().flatten().any(|pool| ready(pool) == Some(count)).then_some(()))
     })
     .await
 }
