@@ -41,6 +41,7 @@ main() {
     ROOST_IMAGES=${ROOST_IMAGES:-/var/cache/roost/images}
     export CARGO_TARGET_DIR ROOST_IMAGES
     require_space "$CARGO_TARGET_DIR" 6000 "the build"
+    own_target_dir "$repository"
     scratch=$(mktemp -d /var/tmp/roost-tests.XXXXXX)
     # The ids of a sandbox are strangers here: they must get through to its root file system.
     chmod 0711 "$scratch"

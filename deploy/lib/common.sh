@@ -66,6 +66,17 @@ cargo_target_dir() {
     fi
 }
 
+# own_target_dir REPOSITORY: before a build into CARGO_TARGET_DIR. Cargo goes by the age of files
+# and cannot tell two clones apart: what another clone built would pass as built from this one.
+own_target_dir() {
+    local stamp=${CARGO_TARGET_DIR:-$1/target}/roost-clone
+    [[ -e $stamp && $(<"$stamp") == "$1" ]] && return
+    find "$1" -path "$1/target" -prune -o -type f \
+        \( -name '*.rs' -o -name '*.proto' -o -name '*.sql' \) -exec touch {} +
+    mkdir -p "${stamp%/*}"
+    echo "$1" >"$stamp"
+}
+
 # Idmapped layers below an overlay came with Linux 5.19.
 require_kernel() {
     local release major minor
@@ -87,5 +98,6 @@ require_space() {
 # build_release REPOSITORY [ARGUMENT…]: always the same selection, so that nothing is built twice
 # with other features.
 build_release() {
+    own_target_dir "$1" || return 1
     (cd "$1" && cargo build --release --locked -p roostd -p roost-central -p roost-cli -p roost-benches "${@:2}")
 }
