@@ -30,7 +30,7 @@ use super::restart::Scope;
 use super::runtime::{Services, Start};
 use super::state::{Phase, Step, next_step};
 use crate::containerd::{Role, TaskStatus};
-use crate::reconcile::ledger::{Change, Failure, Progress, ReadyRecord, Record};
+use crate::reconcile::ledger::{Change, Failure, Progress, Record};
 
 /// First and longest wait before something is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -334,17 +334,15 @@ impl Driver {
             self.publisher.limits(desired.resources().clone());
         }
         self.progress.recovery.comeback = None;
+        // Durable before it is shown: a daemon that is killed in between finds
+        // what was shown, and does no restart a second time.
+        self.progress.ready = Some(self.publisher.ready_record());
+        self.save().await;
         self.publisher.phase(desired, &Phase::Ready);
-        let observed = self.publisher.observed();
         if scope == Scope::Sandbox {
-            self.services.metrics.start_succeeded(&observed.stages);
+            self.services.metrics.start_succeeded(&self.publisher.observed().stages);
             self.keep_start(desired, None);
         }
-        self.progress.ready = Some(ReadyRecord {
-            at_unix_ms: observed.ready_at_unix_ms.unwrap_or_default(),
-            stages: observed.stages.clone(),
-        });
-        self.save().await;
         Phase::Ready
     }
 

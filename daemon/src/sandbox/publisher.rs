@@ -93,6 +93,14 @@ impl Publisher {
         }
     }
 
+    /// What to keep of a start that succeeded now; the phase Ready, entered
+    /// next, shows the same moment.
+    pub fn ready_record(&mut self) -> ReadyRecord {
+        let at_unix_ms = unix_ms();
+        self.restored_ready_at = Some(at_unix_ms);
+        ReadyRecord { at_unix_ms, stages: self.observed.stages.clone() }
+    }
+
     /// Enters a phase unless it was published as the answer to `desired`.
     pub fn settle(&mut self, desired: &Desired, phase: &Phase) {
         let shows_wait = self.observed.next_restart_at_unix_ms.is_some();
