@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use roost_proto::convert::InvalidMessage;
 use roost_proto::id::PoolName;
 use roost_proto::model::{Pool, PoolSpec};
 use tokio::sync::watch;
@@ -65,6 +66,8 @@ pub struct Pools {
     manager: Manager,
     ledger: Ledger,
     entries: Arc<Mutex<HashMap<PoolName, Entry>>>,
+    /// One change of a pool at a time: the map takes them in the ledger's order.
+    lane: Arc<tokio::sync::Mutex<()>>,
     /// Rises when the keeper has to look.
     changes: watch::Sender<u64>,
     /// Starts wait for claims.
@@ -90,7 +93,8 @@ impl Pools {
     ) -> Self {
         let entries = kept.into_iter().map(|spec| (spec.name.clone(), Entry::new(spec))).collect();
         let (changes, claims) = (watch::Sender::new(0), watch::Sender::new(Claims::default()));
-        let pools = Self { manager, ledger, entries: Arc::new(Mutex::new(entries)), changes, claims };
+        let (entries, lane) = (Arc::new(Mutex::new(entries)), Arc::default());
+        let pools = Self { manager, ledger, entries, lane, changes, claims };
         tasks.spawn("pools", keeper::keep(pools.clone(), shutdown));
         pools
     }
@@ -103,12 +107,18 @@ impl Pools {
     /// Makes a pool or replaces what it is to be; returns once that is durable.
     ///
     /// # Errors
-    /// [`RequestError::Ledger`]; [`RequestError::Full`] with too many pools.
+    /// [`RequestError::Ledger`]; [`RequestError::Invalid`] with too many pools.
     pub async fn put(&self, spec: PoolSpec) -> Result<Pool, RequestError> {
+        let pools = self.clone();
+        self.manager.whole(async move { pools.put_now(spec).await }).await
+    }
+
+    async fn put_now(&self, spec: PoolSpec) -> Result<Pool, RequestError> {
+        let _alone = self.lane.lock().await;
         let name = spec.name.clone();
-        let is_new = !self.lock().contains_key(&name);
-        if is_new && self.lock().len() >= POOLS_MAX {
-            return Err(RequestError::Full { max: POOLS_MAX });
+        if !self.lock().contains_key(&name) && self.lock().len() >= POOLS_MAX {
+            let problem = format!("the node has {POOLS_MAX} pools, more are not kept: remove one");
+            return Err(RequestError::Invalid(InvalidMessage::field("spec.name", problem)));
         }
         self.ledger.commit(vec![Change::PutPool(Box::new(spec.clone()))]).await?;
         {
@@ -128,6 +138,12 @@ impl Pools {
     /// # Errors
     /// [`RequestError::Ledger`].
     pub async fn remove(&self, name: &PoolName) -> Result<(), RequestError> {
+        let (pools, name) = (self.clone(), name.clone());
+        self.manager.whole(async move { pools.remove_now(&name).await }).await
+    }
+
+    async fn remove_now(&self, name: &PoolName) -> Result<(), RequestError> {
+        let _alone = self.lane.lock().await;
         self.ledger.commit(vec![Change::RemovePool(name.clone())]).await?;
         self.lock().remove(name);
         self.changes.send_modify(|change| *change += 1);

@@ -161,6 +161,18 @@ pub fn replace(path: &Path, content: &[u8], mode: u32, owner: (u32, u32)) -> Res
     std::fs::rename(&new, path).map_err(|e| Error::path("replace", path, e))
 }
 
+/// Makes a FIFO with this mode and owner (uid, gid), unless it is there.
+///
+/// # Errors
+/// When the system refuses.
+pub fn create_fifo(path: &Path, mode: u32, owner: (u32, u32)) -> Result<(), Error> {
+    match nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(mode)) {
+        Err(nix::Error::EEXIST) => Ok(()),
+        Err(error) => Err(Error::path("make FIFO", path, error)),
+        Ok(()) => chown(path, owner.0, owner.1),
+    }
+}
+
 /// Gives a file that is there other content, in place: for files that are
 /// mounted somewhere by themselves.
 ///

@@ -288,7 +288,7 @@ impl Manager {
 
     /// Carries a request out to its end, also when its caller goes away: one
     /// that became durable must reach its driver.
-    async fn whole<T: Send + 'static>(
+    pub(crate) async fn whole<T: Send + 'static>(
         &self,
         request: impl Future<Output = Result<T, RequestError>> + Send + 'static,
     ) -> Result<T, RequestError> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::pool::default_starts_at_once;
 use super::spec::check_env;
 use super::{FieldError, Pool, PoolSpec, PoolUpdate, Profile, Template, Validate, resolve};
 use crate::id::{NodeId, PoolName, ProfileName, TemplateName};
@@ -46,10 +47,6 @@ pub struct FleetPool {
     /// Names of the nodes that keep it; empty = every node.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub nodes: BTreeSet<String>,
-}
-
-fn default_starts_at_once() -> u32 {
-    2
 }
 
 impl FleetPool {

@@ -49,7 +49,7 @@ pub struct PoolSpec {
     pub update: PoolUpdate,
 }
 
-fn default_starts_at_once() -> u32 {
+pub(super) fn default_starts_at_once() -> u32 {
     2
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::Mode;
 use roost_proto::id::ClaimId;
 use roost_proto::model::Binding;
 
@@ -47,17 +46,8 @@ impl ClaimDir {
         let secrets = self.path.join("secrets");
         files::create_owned_dir(&secrets, 0o500, self.owner.0, self.owner.1)?;
         files::replace(&self.path.join("await"), AWAIT.as_bytes(), 0o555, (0, 0))?;
-        self.fifo("wait", Mode::S_IRUSR)?;
-        self.fifo("status", Mode::S_IWUSR)
-    }
-
-    fn fifo(&self, name: &str, mode: Mode) -> Result<(), Error> {
-        let path = self.path.join(name);
-        match nix::unistd::mkfifo(&path, mode) {
-            Err(nix::Error::EEXIST) => Ok(()),
-            Err(error) => Err(Error::path("make FIFO", path, error)),
-            Ok(()) => files::chown(&path, self.owner.0, self.owner.1),
-        }
+        files::create_fifo(&self.path.join("wait"), 0o400, self.owner)?;
+        files::create_fifo(&self.path.join("status"), 0o200, self.owner)
     }
 
     /// Lays out what a claim brings, each file whole or not at all. Returns
