@@ -6,6 +6,7 @@
 //! errors of single limits and a thousand sandboxes are sampled at once.
 
 mod cap;
+mod freeze;
 mod limits;
 mod usage;
 
