@@ -247,8 +247,10 @@ pub(super) fn insert(tx: &dyn Transaction, s: &Sandbox, node_generation: u64) ->
 fn wanted(sandbox: &Sandbox, intent: Intent) -> Option<(RunState, u64)> {
     let (now, restarts) = (sandbox.run_state, sandbox.restart_count);
     match intent {
-        Intent::Start if now != RunState::Running => Some((RunState::Running, restarts)),
+        // Also where a stop of it is not carried out yet: node and central may
+        // see both wishes as one.
         Intent::Start if sandbox.observed.phase == Phase::Failed => Some((RunState::Running, restarts + 1)),
+        Intent::Start if now != RunState::Running => Some((RunState::Running, restarts)),
         // A newer generation alone: what waits for a restart does not wait longer.
         Intent::Start if sandbox.observed.next_restart_at_unix_ms.is_some() => Some((RunState::Running, restarts)),
         Intent::Stop if now != RunState::Stopped => Some((RunState::Stopped, restarts)),
