@@ -64,21 +64,29 @@ pub(crate) async fn run(report: &Report, n: Option<usize>) -> Result<()> {
     let n = n.unwrap_or(SANDBOXES);
     with_node(report.bench(), async |node| {
         let ids = fill(report.bench(), node, n).await?;
-        let before = processes(node, &ids)?;
-        say(report.bench(), "killing roostd and starting it again");
-        node.kill_daemon();
-        let begun = Instant::now();
-        node.restart().await?;
-        all_ready(node, &ids).await?;
-        let adopt_ms = begun.elapsed().as_secs_f64() * 1000.0;
-        if let Some(difference) = difference(&before, &processes(node, &ids)?) {
-            return Err(format!("a sandbox was disturbed: {difference}").into());
-        }
-        let note = "kill -9, then from the start of roostd until its list shows all Ready; same processes as before; \
-                    the socket is tried every 20 ms";
-        report.figure("adopt_ms", adopt_ms, "ms", n, note)
+        kill_and_adopt(report, node, &ids).await
     })
     .await
+}
+
+/// Kills the daemon of a filled node and times its return to all of them.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn kill_and_adopt(report: &Report, node: &mut TestNode, ids: &[SandboxId]) -> Result<()> {
+    let before = processes(node, ids)?;
+    say(report.bench(), "killing roostd and starting it again");
+    node.kill_daemon();
+    let begun = Instant::now();
+    node.restart().await?;
+    all_ready(node, ids).await?;
+    let adopt_ms = begun.elapsed().as_secs_f64() * 1000.0;
+    if let Some(difference) = difference(&before, &processes(node, ids)?) {
+        return Err(format!("a sandbox was disturbed: {difference}").into());
+    }
+    let note = "kill -9, then from the start of roostd until its list shows all Ready; same processes as before; \
+                    the socket is tried every 20 ms";
+    report.figure("adopt_ms", adopt_ms, "ms", ids.len(), note)
 }
 
 #[cfg(test)]

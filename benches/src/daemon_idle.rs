@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roost_tests::Result;
+use roost_tests::{Result, TestNode};
 use tokio::time::{Instant, sleep};
 
 use crate::node::{fill, with_node};
@@ -26,15 +26,24 @@ pub(crate) async fn run(report: &Report, n: Option<usize>) -> Result<()> {
     with_node(report.bench(), async |node| {
         fill(report.bench(), node, n).await?;
         sleep(REST).await;
-        say(report.bench(), "watching the daemon for 20 s");
-        let pid = node.daemon.pid();
-        let (begun, before_ms) = (Instant::now(), cpu_ms(pid)?);
-        sleep(WINDOW).await;
-        let used_ms = count(usize::try_from(cpu_ms(pid)? - before_ms)?);
-        let cpu_pct = used_ms / (begun.elapsed().as_secs_f64() * 1000.0) * 100.0;
-        let note = format!("roostd with {n} idle fluxbox sandboxes and no central, over 20 s");
-        report.figure("rss_mib", mib(rss_bytes(pid)?), "MiB", n, &note)?;
-        report.figure("cpu_pct", cpu_pct, "% of a core", n, &note)
+        watch(report, node, n, ("rss_mib", "cpu_pct")).await
     })
     .await
+}
+
+/// Watches the daemon beside `n` idle sandboxes; the names are those of its
+/// memory and of its CPU time.
+///
+/// # Errors
+/// When it ends.
+pub(crate) async fn watch(report: &Report, node: &TestNode, n: usize, (rss, cpu): (&str, &str)) -> Result<()> {
+    say(report.bench(), "watching the daemon for 20 s");
+    let pid = node.daemon.pid();
+    let (begun, before_ms) = (Instant::now(), cpu_ms(pid)?);
+    sleep(WINDOW).await;
+    let used_ms = count(usize::try_from(cpu_ms(pid)? - before_ms)?);
+    let cpu_pct = used_ms / (begun.elapsed().as_secs_f64() * 1000.0) * 100.0;
+    let note = format!("roostd with {n} idle fluxbox sandboxes and no central, over 20 s");
+    report.figure(rss, mib(rss_bytes(pid)?), "MiB", n, &note)?;
+    report.figure(cpu, cpu_pct, "% of a core", n, &note)
 }

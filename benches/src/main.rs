@@ -9,6 +9,7 @@ mod adopt;
 mod cgroup;
 mod cold_start;
 mod daemon_idle;
+mod density;
 mod fleet;
 mod memory;
 mod node;
@@ -55,10 +56,11 @@ enum Name {
     Placement,
     WarmClaim,
     ClaimRate,
+    Density,
 }
 
 impl Name {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::ColdStart,
         Self::StartRate,
         Self::Memory,
@@ -69,6 +71,7 @@ impl Name {
         Self::Placement,
         Self::WarmClaim,
         Self::ClaimRate,
+        Self::Density,
     ];
 
     fn as_str(self) -> &'static str {
@@ -83,6 +86,7 @@ impl Name {
             Self::Placement => "placement",
             Self::WarmClaim => "warm-claim",
             Self::ClaimRate => "claim-rate",
+            Self::Density => "density",
         }
     }
 
@@ -100,6 +104,7 @@ impl Name {
             Self::Placement => placement::run(&report, n).await,
             Self::WarmClaim => warm_claim::run(&report, n).await,
             Self::ClaimRate => warm_claim::rate(&report, n).await,
+            Self::Density => density::run(&report, n).await,
         }
     }
 }

@@ -31,7 +31,7 @@ const REST: Duration = Duration::from_secs(5);
 
 /// What all sandboxes of a node hold together, in bytes.
 #[derive(Debug, Default)]
-struct Usage {
+pub(crate) struct Usage {
     display: u64,
     workload: u64,
     shim: u64,
@@ -86,7 +86,11 @@ fn containerd_pid(node: &TestNode) -> Result<u32> {
     found.first().map(|(pid, _)| *pid).ok_or_else(|| "containerd is not found by its command line".into())
 }
 
-fn usage(node: &TestNode, ids: &[SandboxId]) -> Result<Usage> {
+/// Reads what these sandboxes of a node hold.
+///
+/// # Errors
+/// When a process ends meanwhile.
+pub(crate) fn usage(node: &TestNode, ids: &[SandboxId]) -> Result<Usage> {
     let parent = node.cgroup_parent();
     let mut usage = Usage { kernel: cgroup::kernel_bytes(&parent), ..Usage::default() };
     for id in ids {
@@ -116,11 +120,15 @@ pub(crate) async fn run(report: &Report, n: Option<usize>) -> Result<()> {
     .await
 }
 
-fn print(report: &Report, n: usize, usage: &Usage, available_drop_mib: f64) -> Result<()> {
+/// Reports what `n` sandboxes hold together, each part divided by `n`.
+///
+/// # Errors
+/// When the report cannot be written.
+pub(crate) fn print(report: &Report, n: usize, usage: &Usage, available_drop_mib: f64) -> Result<()> {
     let each = |metric: &str, bytes: u64, note: &str| report.figure(metric, mib(bytes) / count(n), "MiB", n, note);
     let kernel_note = if usage.kernel.is_some() { "and kernel memory" } else { "kernel memory NOT: unreadable here" };
     let note = format!(
-        "{n} idle fluxbox desktops, 5 s of rest: PSS of display, workload, shim, containerd and roostd, \
+        "{n} idle fluxbox desktops, at rest: PSS of display, workload, shim, containerd and roostd, \
          tmpfs pages that nobody maps, {kernel_note}"
     );
     each("per_sandbox_mib", usage.total(), &note)?;

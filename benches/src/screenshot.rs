@@ -12,7 +12,7 @@ use crate::node::with_node;
 use crate::progress::{Progress, say};
 use crate::report::{Report, Samples};
 use peer::Peer;
-use picture::Picture;
+pub(crate) use picture::Picture;
 
 /// Pictures that count, of each kind.
 const PICTURES: usize = 200;

@@ -3,6 +3,7 @@
 
 mod central;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -100,17 +101,17 @@ pub(crate) async fn run(report: &Report, n: Option<usize>) -> Result<()> {
     with_node(report.bench(), async |node| {
         put(node, READY).await?;
         let progress = Progress::new(report.bench(), "claiming desktops", n)?;
-        let (mut whole, mut files, mut hook) = (Samples::default(), Samples::default(), Samples::default());
+        let mut whole = Samples::default();
+        let mut steps: BTreeMap<String, Samples> = BTreeMap::new();
         while whole.len() < n {
             filled(node, READY).await?;
             let mut taken = Vec::new();
             for _ in 0..(n - whole.len()).min(READY as usize / 2) {
                 let asked = Instant::now();
-                let (id, steps) = take(node).await?;
+                let (id, parts) = take(node).await?;
                 whole.push(asked.elapsed());
-                for step in steps {
-                    let samples = if step.name == "hook" { &mut hook } else { &mut files };
-                    samples.push(Duration::from_micros(step.duration_us));
+                for step in parts {
+                    steps.entry(step.name).or_default().push(Duration::from_micros(step.duration_us));
                 }
                 taken.push(id);
                 progress.step();
@@ -122,8 +123,14 @@ pub(crate) async fn run(report: &Report, n: Option<usize>) -> Result<()> {
         let note = format!("{NOTE}; the pool refills meanwhile, two starts at once");
         report.median_ms("node_p50_ms", &whole, &note)?;
         report.figure("node_p99_ms", whole.percentile_ms(99)?, "ms", whole.len(), &note)?;
-        report.median_ms("files_p50_ms", &files, "of it: variables, secret, file, host name")?;
-        report.median_ms("hook_p50_ms", &hook, "of it: waking the hook until its answer")
+        for (name, samples) in &steps {
+            report.median_ms(
+                &format!("{name}_p50_ms"),
+                samples,
+                "of it; the rest is the answer's way and its record",
+            )?;
+        }
+        Ok(())
     })
     .await?;
     central::run(report, n).await

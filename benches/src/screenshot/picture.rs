@@ -7,7 +7,7 @@ use roost_tests::Result;
 
 /// Red, green and blue of each pixel, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Picture {
+pub(crate) struct Picture {
     width_px: u32,
     height_px: u32,
     rgb: Vec<u8>,
@@ -18,7 +18,7 @@ impl Picture {
     ///
     /// # Errors
     /// When it is no PNG in colours.
-    pub(super) fn decode(png: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(png: &[u8]) -> Result<Self> {
         let mut decoder = Decoder::new(Cursor::new(png));
         decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
         let mut reader = decoder.read_info()?;
@@ -39,7 +39,7 @@ impl Picture {
     }
 
     /// Whether all pixels are equal.
-    pub(super) fn is_blank(&self) -> bool {
+    pub(crate) fn is_blank(&self) -> bool {
         let mut pixels = self.rgb.chunks_exact(3);
         let first = pixels.next();
         pixels.all(|pixel| Some(pixel) == first)
