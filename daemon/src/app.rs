@@ -147,7 +147,7 @@ impl App {
         };
         let api = Api::new(ApiParts {
             sandboxes: Arc::new(manager.clone()),
-            claims: Arc::new(pools),
+            claims: Arc::new(pools.clone()),
             execs: Arc::new(Execs::new(node.clone(), manager.clone())),
             screenshots: Arc::new(Frames::new(node.clone(), manager.clone())),
             images: Arc::new(images),
@@ -169,7 +169,8 @@ impl App {
             }
         };
         let link_state = link.as_ref().map(LinkHandle::state);
-        metrics.attach(Arc::new(Samples::new(services.ledger.clone(), manager, capacity, status, link_state)));
+        let samples = Samples::new(services.ledger.clone(), manager, pools, capacity, status, link_state);
+        metrics.attach(Arc::new(samples));
         tracing::info!(socket = %config.api.socket.display(), root = %config.root.display(), "roostd serves");
         Ok(Self { shutdown, api: api_handle, link, _lock: lock })
     }
@@ -328,7 +329,7 @@ async fn build_node(
     if let Err(error) = node.images.store().forget_broken_imports().await {
         tracing::warn!(%error, "leases of broken imports stay until they expire");
     }
-    let pools = Pools::start(manager.clone(), services.ledger.clone(), contents.pools, tasks, shutdown.clone());
+    let pools = Pools::start(manager.clone(), services.clone(), contents.pools, tasks, shutdown.clone());
     Ok(Built { node, services, manager, pools })
 }
 

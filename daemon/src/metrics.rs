@@ -5,6 +5,7 @@
 //! that is gone has no series left. Cardinality is bounded: labels are live
 //! sandboxes, phases, stages, and words that stand in the code.
 
+mod claims;
 mod process;
 mod recent;
 mod samples;
@@ -12,6 +13,7 @@ mod starts;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -22,6 +24,7 @@ use roost_proto::id::SandboxId;
 use roost_proto::model::{Part, StageTiming, StartRecord};
 
 use crate::tasks::Tasks;
+use claims::Claims;
 use recent::RecentStarts;
 pub use samples::{NodeSample, SampleSource, SandboxSample};
 use starts::{ReasonLabels, Starts};
@@ -47,6 +50,7 @@ pub struct Metrics {
 struct Inner {
     registry: Registry,
     starts: Starts,
+    claims: Claims,
     recent: RecentStarts,
     failures: Family<ReasonLabels, Counter>,
     restarts: Family<PartLabels, Counter>,
@@ -69,6 +73,7 @@ impl Metrics {
         registry.register_collector(Box::new(process::ProcessCollector));
         let roost = registry.sub_registry_with_prefix(PREFIX);
         let starts = Starts::register(roost);
+        let claims = Claims::register(roost);
         let failures = Family::default();
         roost.register("sandbox_failures", "Ready sandboxes that failed, by their reason", failures.clone());
         let restarts = Family::default();
@@ -79,7 +84,7 @@ impl Metrics {
         let source: Arc<OnceLock<Arc<dyn SampleSource>>> = Arc::default();
         roost.register_collector(Box::new(samples::SampleCollector { source: Arc::clone(&source), tasks }));
         let recent = RecentStarts::default();
-        Self { inner: Arc::new(Inner { registry, starts, recent, failures, restarts, oom_kills, source }) }
+        Self { inner: Arc::new(Inner { registry, starts, claims, recent, failures, restarts, oom_kills, source }) }
     }
 
     /// Names what the values of node and sandboxes are read from at each
@@ -112,6 +117,11 @@ impl Metrics {
     #[must_use]
     pub fn recent_starts(&self, sandbox: Option<&SandboxId>, last: Option<usize>) -> Vec<StartRecord> {
         self.inner.recent.last(sandbox, last)
+    }
+
+    /// A claim ended with this stable word, after so long.
+    pub fn claim_ended(&self, result: &'static str, took: Duration) {
+        self.inner.claims.ended(result, took);
     }
 
     /// A sandbox that was Ready failed; `reason` as in [`Self::start_failed`].

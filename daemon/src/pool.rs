@@ -18,11 +18,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::reconcile::ledger::{Change, Ledger};
+use crate::reconcile::ledger::Change;
 use crate::sandbox::claim::Bound;
 use crate::sandbox::manager::claim::{Claim, From};
 use crate::sandbox::publisher::unix_ms;
-use crate::sandbox::{Manager, RequestError, View};
+use crate::sandbox::{Manager, RequestError, Services, View};
 use crate::tasks::Tasks;
 use policy::Demand;
 
@@ -64,7 +64,7 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub struct Pools {
     manager: Manager,
-    ledger: Ledger,
+    services: Arc<Services>,
     entries: Arc<Mutex<HashMap<PoolName, Entry>>>,
     /// One change of a pool at a time: the map takes them in the ledger's order.
     lane: Arc<tokio::sync::Mutex<()>>,
@@ -86,7 +86,7 @@ impl Pools {
     #[must_use]
     pub fn start(
         manager: Manager,
-        ledger: Ledger,
+        services: Arc<Services>,
         kept: Vec<PoolSpec>,
         tasks: &Tasks,
         shutdown: CancellationToken,
@@ -94,7 +94,7 @@ impl Pools {
         let entries = kept.into_iter().map(|spec| (spec.name.clone(), Entry::new(spec))).collect();
         let (changes, claims) = (watch::Sender::new(0), watch::Sender::new(Claims::default()));
         let (entries, lane) = (Arc::new(Mutex::new(entries)), Arc::default());
-        let pools = Self { manager, ledger, entries, lane, changes, claims };
+        let pools = Self { manager, services, entries, lane, changes, claims };
         tasks.spawn("pools", keeper::keep(pools.clone(), shutdown));
         pools
     }
@@ -120,7 +120,7 @@ impl Pools {
             let problem = format!("the node has {POOLS_MAX} pools, more are not kept: remove one");
             return Err(RequestError::Invalid(InvalidMessage::field("spec.name", problem)));
         }
-        self.ledger.commit(vec![Change::PutPool(Box::new(spec.clone()))]).await?;
+        self.services.ledger.commit(vec![Change::PutPool(Box::new(spec.clone()))]).await?;
         {
             let mut entries = self.lock();
             let entry = entries.entry(name.clone()).or_insert_with(|| Entry::new(spec.clone()));
@@ -144,7 +144,7 @@ impl Pools {
 
     async fn remove_now(&self, name: &PoolName) -> Result<(), RequestError> {
         let _alone = self.lane.lock().await;
-        self.ledger.commit(vec![Change::RemovePool(name.clone())]).await?;
+        self.services.ledger.commit(vec![Change::RemovePool(name.clone())]).await?;
         self.lock().remove(name);
         self.changes.send_modify(|change| *change += 1);
         Ok(())
@@ -188,7 +188,9 @@ impl Pools {
             From::Sandbox(_) => None,
         };
         let _under_way = UnderWay::begin(&self.claims);
+        let begun = Instant::now();
         let result = self.manager.claim(claim).await;
+        self.services.metrics.claim_ended(outcome(&result), begun.elapsed());
         if let Some(pool) = pool
             && let Some(entry) = self.lock().get_mut(&pool)
         {
@@ -196,6 +198,16 @@ impl Pools {
         }
         self.changes.send_modify(|change| *change += 1);
         result
+    }
+}
+
+/// How a claim ended, as metrics name it.
+fn outcome(result: &Result<(View, Bound), RequestError>) -> &'static str {
+    match result {
+        Ok(_) => "bound",
+        Err(RequestError::NotBound { .. }) => "not-bound",
+        Err(RequestError::PoolEmpty(_)) => "pool-empty",
+        Err(_) => "refused",
     }
 }
 

@@ -11,7 +11,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 use roost_proto::id::{SandboxId, TemplateName, TenantId};
-use roost_proto::model::{NodeCap, NodeCapacity, Phase, Pressure, Usage};
+use roost_proto::model::{NodeCap, NodeCapacity, Phase, Pool, Pressure, Usage};
 
 use crate::tasks::Tasks;
 
@@ -46,6 +46,8 @@ pub struct NodeSample {
     pub capacity: NodeCapacity,
     /// What all sandboxes together can use; absent before it is known.
     pub cap: Option<NodeCap>,
+    /// Pools of the node.
+    pub pools: Vec<Pool>,
     /// Conditions by type, and whether they are true.
     pub conditions: Vec<(String, bool)>,
     /// Time lost by waiting; absent where the kernel does not measure it.
@@ -91,6 +93,7 @@ impl Collector for SampleCollector {
         let node = source.node();
         out.node(&node, &sandboxes)?;
         out.health(&node)?;
+        out.pools(&node.pools)?;
         out.ledger_and_link(&node)?;
         out.sandboxes(&sandboxes)
     }
@@ -112,7 +115,7 @@ fn stalls(pressure: Option<Pressure>) -> Vec<(&'static str, &'static str, f64)> 
 }
 
 /// Writes families of series.
-struct Writer<'a>(DescriptorEncoder<'a>);
+pub(super) struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {
     fn tasks(&mut self, tasks: &Tasks) -> fmt::Result {
@@ -221,7 +224,7 @@ impl Writer<'_> {
         counter.encode_counter::<NoLabelSet, _, f64>(value, None)
     }
 
-    fn gauges<L: EncodeLabelSet>(
+    pub(super) fn gauges<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
@@ -235,7 +238,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn counters<L: EncodeLabelSet>(
+    pub(super) fn counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use super::*;
 use roost_proto::id::SandboxId;
-use roost_proto::model::{NodeCap, NodeCapacity, Phase, Pressure, Stage, Stall, Usage};
+use roost_proto::model::{NodeCap, NodeCapacity, Phase, Pool, PoolSpec, PoolUpdate, Pressure, Stage, Stall, Usage};
 
 /// A source that lists what the test put there.
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ impl SampleSource for Listed {
             cap: Some(NodeCap { cpu_millis: 1500, memory_bytes: 8 << 30, pids: 30_000 }),
             conditions: vec![("DiskPressure".into(), true)],
             pressure: None,
+            pools: vec![pool()],
             cpu_requested_millis: 750,
             memory_requested_bytes: 1 << 30,
             id_ranges_in_use: 2,
@@ -34,6 +35,20 @@ impl SampleSource for Listed {
             certificate_not_after_unix_ms: Some(1_700_000_000_000),
         }
     }
+}
+
+fn pool() -> Pool {
+    let spec = serde_json::from_str(r#"{"template":"bare","image":"roost/desktop"}"#).unwrap();
+    let spec = PoolSpec {
+        name: "desks".parse().unwrap(),
+        spec,
+        min_ready: 4,
+        max: 9,
+        starts_at_once: 1,
+        demand_window_ms: 0,
+        update: PoolUpdate::OnReplenish,
+    };
+    Pool { spec, ready: 3, starting: 1, outdated: 2, hits: 7, misses: 5, oldest_ready_ms: 1500, problem: None }
 }
 
 fn sample(phase: Phase, usage: Option<Usage>) -> SandboxSample {
@@ -101,6 +116,13 @@ fn node_totals_are_in_base_units() {
     assert_line(&text, "roost_node_pids_cap 30000");
     assert_line(&text, "roost_node_condition{type=\"DiskPressure\"} 1");
     assert!(!text.contains("roost_node_pressure_ratios{"), "what is not measured is absent");
+    for (series, value) in [("min_ready", "4"), ("ready", "3"), ("starting", "1"), ("outdated", "2"), ("failing", "0")]
+    {
+        assert_line(&text, &format!("roost_pool_{series}{{pool=\"desks\"}} {value}"));
+    }
+    assert_line(&text, "roost_pool_hits_total{pool=\"desks\"} 7");
+    assert_line(&text, "roost_pool_misses_total{pool=\"desks\"} 5");
+    assert_line(&text, "roost_pool_oldest_ready_seconds{pool=\"desks\"} 1.5");
     assert_line(&text, "roost_ledger_size_bytes 4096");
     assert_line(&text, "roost_ledger_commits_total 10");
     assert_line(&text, "roost_ledger_commit_seconds_total 0.005");

@@ -5,6 +5,7 @@ use tokio::sync::watch;
 
 use crate::link::LinkState;
 use crate::metrics::{NodeSample, SampleSource, SandboxSample};
+use crate::pool::Pools;
 use crate::reconcile::ledger::Ledger;
 use crate::sandbox::{Manager, View};
 
@@ -13,6 +14,7 @@ use crate::sandbox::{Manager, View};
 pub struct Samples {
     ledger: Ledger,
     manager: Manager,
+    pools: Pools,
     capacity: NodeCapacity,
     status: watch::Receiver<NodeStatus>,
     link: Option<watch::Receiver<LinkState>>,
@@ -24,11 +26,12 @@ impl Samples {
     pub fn new(
         ledger: Ledger,
         manager: Manager,
+        pools: Pools,
         capacity: NodeCapacity,
         status: watch::Receiver<NodeStatus>,
         link: Option<watch::Receiver<LinkState>>,
     ) -> Self {
-        Self { ledger, manager, capacity, status, link }
+        Self { ledger, manager, pools, capacity, status, link }
     }
 
     fn live(&self) -> Vec<View> {
@@ -60,6 +63,7 @@ impl SampleSource for Samples {
         NodeSample {
             capacity: self.capacity,
             cap: status.cap,
+            pools: self.pools.list(),
             conditions: status.conditions.into_iter().map(|c| (c.kind, c.is_true)).collect(),
             pressure: status.load.pressure,
             cpu_requested_millis: resources().map(|r| u64::from(r.cpu_request_millis)).sum(),

@@ -27,7 +27,7 @@ use super::publisher::Publisher;
 use super::request_queue::{Request, decide};
 use super::table::Table;
 use super::{Desired, Services, View};
-use crate::reconcile::ledger::{Ledger, LedgerError, Progress, Record};
+use crate::reconcile::ledger::{LedgerError, Progress, Record};
 use crate::tasks::{TaskName, Tasks};
 pub use central::ApplyError;
 pub use holdings::Holdings;
@@ -182,12 +182,6 @@ impl Manager {
     /// The lock protects plain maps and is never held across an await.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The node's ledger.
-    #[must_use]
-    pub fn ledger(&self) -> Ledger {
-        self.services.ledger.clone()
     }
 
     /// Takes over what the ledger holds, with what exists of it. Of two that

@@ -115,9 +115,9 @@ impl SimNode {
         let services = Arc::new(Services { runtime: self.host.clone(), ledger, metrics, pressures });
         let sandboxes_max = usize::try_from(self.shared.node.sandboxes_max).unwrap_or(usize::MAX);
         let limits = Limits { sandboxes_max, first_id: FIRST_ID };
-        let manager = Manager::new(services, tasks.clone(), limits, shutdown.clone());
+        let manager = Manager::new(services.clone(), tasks.clone(), limits, shutdown.clone());
         manager.restore(plan(contents.records, &self.host.existing()).adopt, contents.central_generation);
-        let pools = Pools::start(manager.clone(), manager.ledger(), contents.pools, &tasks, shutdown.clone());
+        let pools = Pools::start(manager.clone(), services, contents.pools, &tasks, shutdown.clone());
         let status = watch::Sender::new(self.status());
         let parts = Arc::new(Parts { host: self.host.clone(), manager: manager.clone(), status: status.clone() });
         let api = Api::new(ApiParts {
