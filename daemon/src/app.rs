@@ -31,6 +31,7 @@ use crate::reconcile::ledger::LedgerError;
 use crate::reconcile::plan::plan;
 use crate::reconcile::{events, kills, startup};
 use crate::registry::Registries;
+use crate::sandbox::claim::WorkloadPids;
 use crate::sandbox::image::Images;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::manager::Limits;
@@ -305,6 +306,7 @@ async fn build_node(
         puller,
         display_images: (config.sandboxes.display_image.clone(), config.sandboxes.display_glx_image.clone()),
         screenshots: Screenshots::new(SCREENSHOTS_AT_ONCE),
+        workload_pids: WorkloadPids::default(),
         tasks: tasks.clone(),
         client,
         layout,

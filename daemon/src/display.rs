@@ -16,6 +16,6 @@ pub use encode::{Screenshot, ScreenshotError, Screenshots};
 pub use framebuffer::{Frame, Framebuffer, Geometry, ReadFramebufferError};
 pub use server::{PlatformManager, ReadyError, ReadyFifo, ServerPaths, StartManagerError};
 pub use x11::{
-    WindowInfo, WindowManagerInfo, XAddress, XError, paint_background, wait_for_window_manager, wait_for_window_title,
-    window_manager_lost,
+    WindowInfo, WindowManagerInfo, XAddress, XError, paint_background, resize_screen, wait_for_window_manager,
+    wait_for_window_title, window_manager_lost,
 };

@@ -20,6 +20,7 @@ pub mod numbers;
 pub mod overlay;
 pub mod passwd;
 pub mod pressure;
+pub mod process;
 pub mod quota;
 pub mod socket;
 pub mod tree;

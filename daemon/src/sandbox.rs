@@ -57,6 +57,8 @@ pub struct Node {
     pub display_images: (ImageRef, ImageRef),
     /// Reads pixels.
     pub screenshots: crate::display::encode::Screenshots,
+    /// First processes of workloads.
+    pub workload_pids: claim::WorkloadPids,
     /// Where tasks run.
     pub tasks: crate::tasks::Tasks,
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use roost_proto::model::DisplaySpec;
 use roostd::display::server::{self, ServerPaths};
 use roostd::display::{
-    Cookie, Framebuffer, Geometry, Owner, ReadyError, ReadyFifo, Screenshots, XAddress, XError,
+    Cookie, Framebuffer, Geometry, Owner, ReadyError, ReadyFifo, Screenshots, XAddress, XError, resize_screen,
     wait_for_window_manager, wait_for_window_title, window_manager_lost,
 };
 use tokio::task::JoinHandle;
@@ -341,7 +341,7 @@ async fn the_screenshot_shows_what_a_client_drew() {
     client.fill(0x00ff_8001, Rectangle { x: 10, y: 20, width: 30, height: 40 });
     let geometry = Geometry::from(&SPEC);
     let screenshots = Screenshots::new(2);
-    let screenshot = screenshots.take(display.framebuffer_dir(), geometry).await.unwrap();
+    let screenshot = screenshots.take(display.framebuffer_dir(), geometry, geometry).await.unwrap();
     let mut reader = png::Decoder::new(std::io::Cursor::new(&screenshot.png)).read_info().unwrap();
     let mut rgb = vec![0; geometry.rgb_bytes()];
     reader.next_frame(&mut rgb).unwrap();
@@ -360,7 +360,12 @@ async fn a_framebuffer_that_shrinks_under_the_reader_is_an_error_and_no_signal()
     let file = std::fs::OpenOptions::new().write(true).open(display.framebuffer_dir().join("Xvfb_screen0")).unwrap();
     file.set_len(5000).unwrap();
     assert!(open.read_frame().is_err());
-    assert!(Screenshots::new(1).take(display.framebuffer_dir(), Geometry::from(&SPEC)).await.is_err());
+    assert!(
+        Screenshots::new(1)
+            .take(display.framebuffer_dir(), Geometry::from(&SPEC), Geometry::from(&SPEC))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -388,4 +393,43 @@ async fn a_link_or_a_file_in_the_place_of_the_socket_is_refused() {
     std::fs::write(&link, "").unwrap();
     let error = wait_for_window_manager(&address, soon()).await.unwrap_err();
     assert!(matches!(error, XError::Connect { .. }), "{error}");
+}
+
+/// Width and height of the root window, as any client is told.
+fn root_size(client: &RustConnection) -> (u16, u16) {
+    let geometry = client.get_geometry(client.setup().roots[0].root).unwrap().reply().unwrap();
+    (geometry.width, geometry.height)
+}
+
+#[tokio::test]
+async fn a_screen_gets_smaller_and_whole_again_and_never_larger_than_its_framebuffer() {
+    let display = Display::start().await;
+    let client = display.client();
+    let resize =
+        async |width_px, height_px| resize_screen(&display.address, Geometry { width_px, height_px }, soon()).await;
+    for size in [(200, 150), (200, 150), (320, 200), (64, 200)] {
+        resize(size.0.into(), size.1.into()).await.unwrap();
+        assert_eq!(root_size(&client), size);
+    }
+    for too_large in [(321, 200), (320, 201), (70_000, 200)] {
+        let error = resize(too_large.0, too_large.1).await.unwrap_err();
+        assert!(matches!(error, XError::Request { .. }), "{error}");
+        assert_eq!(root_size(&client), (64, 200), "it stays as it was");
+    }
+    // New clients are told the same, and windows are drawn where they were.
+    client.fill(0x00ff_8001, Rectangle { x: 0, y: 0, width: 64, height: 200 });
+    assert_eq!(root_size(&display.client()), (64, 200));
+    let framebuffer = Framebuffer::open(&display.framebuffer_dir(), Geometry::from(&SPEC)).unwrap();
+    let frame = framebuffer.showing(Geometry { width_px: 64, height_px: 200 }).read_frame().unwrap();
+    assert_eq!((frame.pixel(63, 199), frame.pixel(64, 0)), (Some([0xff, 0x80, 0x01]), None));
+}
+
+#[tokio::test]
+async fn a_client_that_holds_the_server_holds_no_change_of_the_screen_for_ever() {
+    let display = Display::start().await;
+    let client = display.client();
+    client.grab_server().unwrap().check().unwrap();
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let error = resize_screen(&display.address, Geometry { width_px: 64, height_px: 64 }, deadline).await.unwrap_err();
+    assert!(matches!(error, XError::Deadline { .. }), "{error}");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use roost_proto::id::{ClaimId, SandboxId};
-use roost_proto::model::{Binding, ClaimContract, Observed, Phase, PoolSpec, PoolUpdate, SandboxSpec};
+use roost_proto::model::{Binding, ClaimContract, Observed, Phase, PoolSpec, PoolUpdate, SandboxSpec, ScreenSize};
 use roost_proto::node::{self as wire, claim_sandbox_request::From};
 use roost_tests::node::spec;
 use roost_tests::{Result, TestNode, eventually};
@@ -131,6 +131,45 @@ async fn a_claim_gives_what_it_brings_to_what_runs_already() -> Result<()> {
     assert!(processes.iter().all(|pid| after.contains(pid)), "nothing was restarted: {processes:?} {after:?}");
     assert!(!holds(&node, "s3cr3t-0f-the-t3st")?, "a secret is in a file of the daemon's");
     assert!(holds(&node, id.as_str())?, "the search finds what is there");
+    node.clear().await
+}
+
+/// Width and height of a picture, and whether its last row, where the bar is,
+/// is like its first.
+fn look_at(png: &[u8]) -> Result<((u32, u32), bool)> {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info()?;
+    let mut pixels = vec![0; reader.output_buffer_size().ok_or("a picture too large")?];
+    let info = reader.next_frame(&mut pixels)?;
+    let rows = || pixels[..info.buffer_size()].chunks(info.line_size);
+    Ok(((info.width, info.height), rows().next() == rows().last()))
+}
+
+/// Waits until the window manager's bar is at the bottom of a picture of this
+/// size.
+async fn shows_bar(node: &TestNode, id: &SandboxId, size: (u32, u32)) -> Result<()> {
+    eventually("the bar is at the bottom", FILL_LIMIT, || async {
+        let (shown, is_alike) = look_at(&node.client.screenshot(id).await?)?;
+        assert_eq!(shown, size);
+        Ok((!is_alike).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_claim_gives_the_screen_its_size_and_the_window_manager_follows() -> Result<()> {
+    let node = TestNode::start().await?;
+    let id = node.client.create_ready(&spec("fluxbox")?).await?;
+    let sized = |width_px, height_px| {
+        let screen = Some(ScreenSize { width_px, height_px });
+        let binding = Binding { screen, ..Binding::new(ClaimId::random()) };
+        wire::ClaimSandboxRequest { from: Some(From::SandboxId(id.to_string())), ..claim(binding) }
+    };
+    let refused = send(&node, sized(4000, 600)).await.unwrap_err().to_string();
+    assert!(refused.contains("binding.screen") && refused.contains("1280x800"), "{refused}");
+    shows_bar(&node, &id, (1280, 800)).await?;
+    send(&node, sized(800, 600)).await?;
+    // Were only the picture cut, the bar would be outside of it.
+    shows_bar(&node, &id, (800, 600)).await?;
     node.clear().await
 }
 

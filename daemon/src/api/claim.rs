@@ -87,10 +87,6 @@ fn read(request: wire::ClaimSandboxRequest) -> Result<Claim, InvalidMessage> {
     use wire::claim_sandbox_request::From as FromWire;
     let binding: Binding = require("binding", request.binding)?.try_into()?;
     let secrets: BTreeMap<String, Vec<u8>> = request.secrets.into_iter().collect();
-    if binding.screen.is_some() {
-        let problem = "the size of a screen cannot be changed yet: leave it out, or set it in the template";
-        return Err(InvalidMessage::field("binding.screen", problem));
-    }
     check_secrets(&binding.secrets, &secrets)?;
     let files = request.files.into_iter().map(read_file).collect::<Result<Vec<_>, _>>()?;
     let bytes: usize =
@@ -177,12 +173,6 @@ mod tests {
     fn a_claim_names_the_field_that_is_wrong() {
         assert_eq!(field(wire::ClaimSandboxRequest { from: None, ..request() }), "from");
         assert_eq!(field(wire::ClaimSandboxRequest { binding: None, ..request() }), "binding");
-        let screen = Binding {
-            screen: Some(roost_proto::model::ScreenSize { width_px: 800, height_px: 600 }),
-            ..Binding::new(ClaimId::random())
-        };
-        let unkept = wire::ClaimSandboxRequest { binding: Some(screen.into()), ..request() };
-        assert_eq!(field(unkept), "binding.screen", "what is not done is not taken");
         let secrets = [("key".to_owned(), vec![1])].into();
         assert_eq!(field(wire::ClaimSandboxRequest { secrets, ..request() }), "secrets.key");
         for path in ["relative", "/a/../b", "/dir/"] {

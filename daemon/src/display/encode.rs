@@ -80,17 +80,24 @@ impl Screenshots {
     }
 
     /// Reads the screen of the display server that writes into
-    /// `framebuffer_dir`, without asking that server, and encodes it.
+    /// `framebuffer_dir`, without asking that server, and encodes what `shown`
+    /// takes of it.
     ///
     /// # Errors
     /// See [`ScreenshotError`].
-    pub async fn take(&self, framebuffer_dir: PathBuf, expected: Geometry) -> Result<Screenshot, ScreenshotError> {
+    pub async fn take(
+        &self,
+        framebuffer_dir: PathBuf,
+        expected: Geometry,
+        shown: Geometry,
+    ) -> Result<Screenshot, ScreenshotError> {
         let buffers = Arc::clone(&self.buffers);
         self.run(move || {
-            let framebuffer = Framebuffer::open(&framebuffer_dir, expected)?;
-            let mut buffer = take_buffer(&buffers, expected.rgb_bytes())?;
-            let rgb = &mut buffer.memory[..expected.rgb_bytes()];
-            let screenshot = framebuffer.read_rgb(rgb).map_err(Into::into).and_then(|()| encode_png(expected, rgb));
+            let framebuffer = Framebuffer::open(&framebuffer_dir, expected)?.showing(shown);
+            let shown = framebuffer.geometry();
+            let mut buffer = take_buffer(&buffers, shown.rgb_bytes())?;
+            let rgb = &mut buffer.memory[..shown.rgb_bytes()];
+            let screenshot = framebuffer.read_rgb(rgb).map_err(Into::into).and_then(|()| encode_png(shown, rgb));
             lock(&buffers).push(Buffer { is_idle: false, ..buffer });
             screenshot
         })

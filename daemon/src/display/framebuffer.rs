@@ -161,6 +161,7 @@ impl Frame {
 pub struct Framebuffer {
     file: File,
     layout: Layout,
+    shown: Geometry,
 }
 
 impl Framebuffer {
@@ -187,13 +188,22 @@ impl Framebuffer {
         let mut header = [0; HEADER_BYTES];
         read_at(&file, &mut header, 0)?;
         let layout = parse_header(&header, metadata.len(), expected)?;
-        Ok(Self { file, layout })
+        Ok(Self { file, layout, shown: layout.geometry })
+    }
+
+    /// Only the part of it that a smaller screen shows: a server whose screen
+    /// was made smaller goes on drawing into the same file, from its corner.
+    #[must_use]
+    pub fn showing(self, screen: Geometry) -> Self {
+        let Geometry { width_px, height_px } = self.layout.geometry;
+        let shown = Geometry { width_px: screen.width_px.min(width_px), height_px: screen.height_px.min(height_px) };
+        Self { shown, ..self }
     }
 
     /// Width and height of the screen.
     #[must_use]
     pub fn geometry(&self) -> Geometry {
-        self.layout.geometry
+        self.shown
     }
 
     /// Reads the whole screen into memory of its own; see [`Self::read_rgb`].
@@ -201,7 +211,7 @@ impl Framebuffer {
     /// # Errors
     /// [`ReadFramebufferError::Truncated`] or [`ReadFramebufferError::Read`].
     pub fn read_frame(&self) -> Result<Frame, ReadFramebufferError> {
-        let geometry = self.layout.geometry;
+        let geometry = self.shown;
         let mut rgb = vec![0; geometry.rgb_bytes()];
         self.read_rgb(&mut rgb)?;
         Ok(Frame { geometry, rgb })
@@ -217,14 +227,20 @@ impl Framebuffer {
     /// [`ReadFramebufferError::Truncated`] or [`ReadFramebufferError::Read`].
     pub fn read_rgb(&self, rgb: &mut [u8]) -> Result<(), ReadFramebufferError> {
         let Layout { geometry, pixels_offset, row_bytes } = self.layout;
-        let (width, height) = (geometry.width_px as usize, geometry.height_px as usize);
+        let (width, height) = (self.shown.width_px as usize, self.shown.height_px as usize);
         let stripe_rows = (STRIPE_BYTES / row_bytes).clamp(1, height);
         let mut stripe = vec![0; stripe_rows * row_bytes];
         let mut offset = pixels_offset;
-        for out in rgb[..geometry.rgb_bytes()].chunks_mut(stripe_rows * width * RGB_BYTES) {
-            let read = &mut stripe[..out.len() / RGB_BYTES * FILE_PIXEL_BYTES];
+        for out in rgb[..self.shown.rgb_bytes()].chunks_mut(stripe_rows * width * RGB_BYTES) {
+            let read = &mut stripe[..out.len() / (width * RGB_BYTES) * row_bytes];
             read_at(&self.file, read, offset)?;
-            bgrx_to_rgb(read, out);
+            if self.shown.width_px == geometry.width_px {
+                bgrx_to_rgb(read, out);
+            } else {
+                for (row, out) in read.chunks(row_bytes).zip(out.chunks_mut(width * RGB_BYTES)) {
+                    bgrx_to_rgb(&row[..width * FILE_PIXEL_BYTES], out);
+                }
+            }
             offset += read.len() as u64;
         }
         Ok(())
@@ -367,6 +383,18 @@ mod tests {
         }
         assert_eq!(frame.pixel(5, 0), None);
         assert_eq!(frame.pixel(0, 3), None);
+    }
+
+    #[test]
+    fn a_smaller_screen_shows_its_corner_and_a_larger_one_no_more_than_there_is() {
+        let dir = write(SMALL);
+        let showing = |width_px, height_px| {
+            let framebuffer = Framebuffer::open(dir.path(), SMALL).unwrap();
+            framebuffer.showing(Geometry { width_px, height_px }).read_frame().unwrap()
+        };
+        let frame = showing(2, 2);
+        assert_eq!(frame.rgb, [2, 1, 0, 3, 2, 1, 7, 6, 5, 8, 7, 6], "of rows of five");
+        assert_eq!(showing(9, 1).geometry, Geometry { width_px: 5, height_px: 1 });
     }
 
     #[test]

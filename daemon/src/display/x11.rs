@@ -1,5 +1,5 @@
 //! What the daemon asks the display server as an X client: is a window manager
-//! there, did it end, is a window with this title there.
+//! there, did it end, is a window with this title there, another size.
 //!
 //! Every other client of the display is the sandbox's own and may be hostile:
 //! it may grab the server, so that our requests wait for ever, flood it with
@@ -11,6 +11,7 @@ mod atoms;
 mod background;
 mod guard;
 mod handshake;
+mod resize;
 mod stream;
 mod window_manager;
 mod window_title;
@@ -28,6 +29,7 @@ use x11rb_async::rust_connection::RustConnection;
 
 use super::cookie::Cookie;
 pub use background::paint_background;
+pub use resize::resize_screen;
 use stream::XStream;
 pub use window_manager::{WindowManagerInfo, wait_for_window_manager, window_manager_lost};
 pub use window_title::{WindowInfo, wait_for_window_title};
@@ -86,6 +88,12 @@ pub enum XError {
         /// The server's answer.
         #[source]
         source: ReplyError,
+    },
+    /// The screen stays as it is.
+    #[error("the X server does not change the screen, with status {status}")]
+    Screen {
+        /// `SetConfig` of RANDR.
+        status: u8,
     },
     /// It did not happen in time.
     #[error("{event} did not happen in time")]

@@ -12,11 +12,12 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, renameat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::Error;
+use super::process::Process;
 
 /// A file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,17 +30,15 @@ pub struct NewFile {
     pub mode: u32,
 }
 
-/// Writes all files, in their order, into the container that process `pid` is
+/// Writes all files, in their order, into the container that the process is
 /// of. `uid` and `gid` are those of its user as the host counts.
 ///
 /// # Errors
 /// The first file that the kernel refuses, by its path inside; those before
 /// it are written.
-pub fn write_files(pid: u32, uid: u32, gid: u32, files: &[NewFile]) -> Result<(), Error> {
+pub fn write_files(process: &Process, uid: u32, gid: u32, files: &[NewFile]) -> Result<(), Error> {
     // Before the rights go: only root may look through another's root.
-    let root = format!("/proc/{pid}/root");
-    let root = open(root.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(|e| Error::path("open", root, e))?;
+    let root = process.root()?;
     as_user(uid, gid, || files.iter().try_for_each(|file| write(&root, file)))
 }
 
@@ -114,6 +113,7 @@ fn open_or_make(root: &OwnedFd, dir: &Path) -> nix::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::open;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     const UID: u32 = 1_234_567;

@@ -36,8 +36,12 @@ impl Screenshots for Frames {
         let display = view.desired.spec.display;
         let geometry = Geometry { width_px: display.width_px, height_px: display.height_px };
         let dir = self.node.layout.sandbox(id).framebuffer();
-        let png = self.node.screenshots.take(dir, geometry).await;
+        // What a claim made of it, once it is bound.
+        let claimed = view.desired.binding.as_ref().filter(|_| view.observed.binding.as_ref().is_some_and(|b| b.bound));
+        let screen = claimed.and_then(|binding| binding.screen);
+        let shown = screen.map_or(geometry, |s| Geometry { width_px: s.width_px, height_px: s.height_px });
+        let png = self.node.screenshots.take(dir, geometry, shown).await;
         let png = png.map_err(|error| ScreenshotError::Capture { id: id.clone(), source: Box::new(error) })?;
-        Ok(Png { bytes: png.png, width_px: display.width_px, height_px: display.height_px })
+        Ok(Png { bytes: png.png, width_px: shown.width_px, height_px: shown.height_px })
     }
 }

@@ -9,6 +9,7 @@
 //!     wait                   FIFO: a line with the claim's id wakes the hook
 //!     status                 FIFO: "<claim id> <exit status>" is the answer
 //!     await                  a shell script that does the hook's side
+//!     bound                  0400, the daemon's: to which process it is bound
 //! ```
 //!
 //! No program is started in the container for a claim (an exec: 27 to 80 ms):
@@ -18,24 +19,33 @@
 mod dir;
 mod hook;
 mod parcel;
+mod workload;
 
 pub use dir::{ClaimDir, claimed};
 pub use hook::{HookError, call_hook};
 pub use parcel::{Outcome, Parcel};
+pub use workload::WorkloadPids;
+use workload::{bound_before, note_bound, workload};
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use roost_proto::id::SandboxId;
 use tokio::time::Instant;
 
 use super::Node;
 use super::failure::chain;
 use super::runtime::Bind;
-use crate::containerd::{self, ContainerId, Role};
+use crate::containerd;
+use crate::display::Geometry;
+use crate::display::cookie::{Cookie, CookieError};
+use crate::display::x11::{XAddress, XError, resize_screen};
 use crate::host::{self, blocking, files, inside, namespaces};
 
 /// Where the workload finds the claim's directory.
 pub const CLAIM_DIR: &str = "/run/roost/claim";
+
+/// How long the X server may take to change the screen: a client may hold it.
+const SCREEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a claim could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +59,12 @@ pub enum BindError {
     /// A file or the host name.
     #[error("the claim cannot be laid out")]
     Host(#[from] host::Error),
+    /// The cookie of the display.
+    #[error("the display cannot be asked")]
+    Cookie(#[from] CookieError),
+    /// The display has the size that it had.
+    #[error("the screen cannot be given its size")]
+    Screen(#[from] XError),
     /// containerd does not answer.
     #[error("the workload cannot be asked for")]
     Containerd(#[from] containerd::Error),
@@ -64,7 +80,7 @@ impl BindError {
         match self {
             Self::NotRunning | Self::Containerd(_) => "claim-not-running",
             Self::SecretMissing(_) => "claim-secret-missing",
-            Self::Host(_) => "claim-failed",
+            Self::Host(_) | Self::Cookie(_) | Self::Screen(_) => "claim-failed",
             Self::Hook(HookError::Timeout { .. }) => "claim-hook-timeout",
             Self::Hook(_) => "claim-hook-failed",
         }
@@ -99,16 +115,20 @@ impl Bound {
 /// # Errors
 /// See [`BindError`]; what was laid out stays.
 pub async fn bind(node: &Node, bind: Bind) -> Result<Bound, BindError> {
-    let Bind { desired, first_id, binding, parcel } = bind;
+    let Bind { desired, first_id, display_number, binding, parcel } = bind;
     let mut bound = Bound::default();
     let begun = Instant::now();
     let image = node.images.prepare(&desired.spec.image).await;
     let account = image.map_err(|_| BindError::NotRunning)?.account.clone();
     let owner = (first_id + account.uid, first_id + account.gid);
     let dirs = node.layout.sandbox(&desired.id);
-    let dir = ClaimDir::new(&dirs.claim(), owner);
+    let claim_dir = dirs.claim();
+    let process = Arc::new(workload(node, &desired.id).await?);
+    if let Some(before) = bound_before(&claim_dir, &binding.claim_id, &process)? {
+        return Ok(before);
+    }
+    let (dir, of_files) = (ClaimDir::new(&claim_dir, owner), process.clone());
     let new_files = parcel.as_ref().map(|parcel| parcel.files.clone()).unwrap_or_default();
-    let pid = if new_files.is_empty() { 0 } else { workload_pid(node, &desired.id).await? };
     let json = dir::claim_json(&desired, &binding);
     let (laid_out, sandbox) = (binding.clone(), desired.id.clone());
     let missing = blocking(move || {
@@ -116,7 +136,7 @@ pub async fn bind(node: &Node, bind: Bind) -> Result<Bound, BindError> {
             return Ok(Some(missing));
         }
         if !new_files.is_empty() {
-            inside::write_files(pid, owner.0, owner.1, &new_files)?;
+            inside::write_files(&of_files, owner.0, owner.1, &new_files)?;
         }
         if let Some(hostname) = &laid_out.hostname {
             namespaces::set_hostname(&dirs.namespaces(), hostname)?;
@@ -129,17 +149,19 @@ pub async fn bind(node: &Node, bind: Bind) -> Result<Bound, BindError> {
     if let Some(missing) = missing.await? {
         return Err(BindError::SecretMissing(missing));
     }
-    let begun = bound.step("files", begun);
+    let mut begun = bound.step("files", begun);
+    if let Some(screen) = binding.screen {
+        let dirs = node.layout.sandbox(&desired.id);
+        let address = XAddress { socket: dirs.x11_socket(display_number), cookie: Cookie::read(&dirs.xauth())? };
+        let size = Geometry { width_px: screen.width_px, height_px: screen.height_px };
+        resize_screen(&address, size, begun + SCREEN_TIMEOUT).await?;
+        begun = bound.step("display", begun);
+    }
     if desired.spec.claim.hook {
         let timeout = Duration::from_millis(desired.spec.claim.hook_timeout_ms.into());
-        let claim = node.layout.sandbox(&desired.id).claim();
-        bound.hook_exit_code = Some(call_hook(&claim, &binding.claim_id, timeout).await?);
+        bound.hook_exit_code = Some(call_hook(&claim_dir, &binding.claim_id, timeout).await?);
         bound.step("hook", begun);
     }
+    note_bound(&claim_dir, &binding.claim_id, &process, &bound)?;
     Ok(bound)
-}
-
-async fn workload_pid(node: &Node, id: &SandboxId) -> Result<u32, BindError> {
-    let task = node.client.get_task(&ContainerId::new(id, Role::Workload)).await?;
-    task.map(|task| task.pid).filter(|pid| *pid != 0).ok_or(BindError::NotRunning)
 }

@@ -190,7 +190,11 @@ impl Making<'_> {
 
     async fn create_task(&self, role: Role) -> Result<(), StartError> {
         let id = ContainerId::new(&self.start.desired.id, role);
-        self.start.node.client.create_task(&id, &self.dirs.log(role)).await?;
+        let node = self.start.node;
+        let pid = node.client.create_task(&id, &self.dirs.log(role)).await?;
+        if role == Role::Workload {
+            node.workload_pids.keep(&self.start.desired.id, pid);
+        }
         Ok(())
     }
 }

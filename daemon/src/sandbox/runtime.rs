@@ -61,6 +61,8 @@ pub struct Bind {
     pub desired: Arc<Desired>,
     /// What id 0 inside is outside.
     pub first_id: u32,
+    /// Number of the X server.
+    pub display_number: u32,
     /// The claim.
     pub binding: Arc<Binding>,
     /// Content that came with it; none when an earlier call brought it.

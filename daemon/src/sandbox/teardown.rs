@@ -72,6 +72,7 @@ pub async fn remove_workload(node: &Node, id: &SandboxId, grace: Duration) -> Re
 /// # Errors
 /// See [`TeardownError`]; call again later.
 pub async fn remove_files(node: &Node, id: &SandboxId) -> Result<(), TeardownError> {
+    node.workload_pids.forget(id);
     let (dirs, storage) = (node.layout.sandbox(id), node.storage.clone());
     blocking(move || {
         mount::unmount(&dirs.claim())?;

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{Binding, FieldError, ResourcesChange, Sandbox, Validate};
+use super::{Binding, FieldError, ResourcesChange, Sandbox, ScreenSize, Validate};
 use crate::id::{ClaimId, PoolName, SandboxName};
 
 /// Most bytes that files and secrets of one claim may take: half of the
@@ -95,6 +95,9 @@ pub struct CreateClaim {
     /// Host name inside; absent = it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// Size of the screen, at most the template's; absent = it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screen: Option<ScreenSize>,
     /// Files, written with the rights of the workload's user.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<ClaimFile>,
@@ -113,8 +116,7 @@ impl CreateClaim {
             secrets: self.secrets.keys().cloned().collect(),
             identity: self.identity.clone(),
             hostname: self.hostname.clone(),
-            // Nodes do not change it yet.
-            screen: None,
+            screen: self.screen,
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use roost_proto::model::ScreenSize;
+
 /// Why a typed value is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ValueError {
@@ -23,6 +25,9 @@ pub(crate) enum ValueError {
     /// Not a place of a secret; the text may be the secret, and is not repeated.
     #[error("a secret is given by where it is: NAME=@FILE, NAME=- for standard input, NAME=env:VARIABLE, or NAME")]
     Secret,
+    /// Not a size of a screen.
+    #[error("\"{0}\" is not the size of a screen: use for example 1280x800")]
+    Screen(String),
     /// Not a number of cores.
     #[error("\"{0}\" is not a number of cores: use for example 2, 0.5 or 500m")]
     Cores(String),
@@ -117,6 +122,17 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), ValueError> {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err(ValueError::Variable(text.into())),
     }
+}
+
+/// Reads `WIDTHxHEIGHT` in pixels.
+///
+/// # Errors
+/// Anything else.
+pub(crate) fn screen(text: &str) -> Result<ScreenSize, ValueError> {
+    let edges = text.split_once('x').and_then(|(width, height)| {
+        Some(ScreenSize { width_px: width.parse().ok()?, height_px: height.parse().ok()? })
+    });
+    edges.ok_or_else(|| ValueError::Screen(text.into()))
 }
 
 /// Reads an environment file as docker does: one `KEY=VALUE` a line, taken

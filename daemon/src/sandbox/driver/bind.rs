@@ -28,7 +28,13 @@ impl Driver {
             return;
         }
         let claim_id = binding.claim_id.clone();
-        let bind = Bind { desired: desired.clone(), first_id: self.record.first_id, binding, parcel: parcel.clone() };
+        let bind = Bind {
+            desired: desired.clone(),
+            first_id: self.record.first_id,
+            display_number: self.record.display_number,
+            binding,
+            parcel: parcel.clone(),
+        };
         let result = self.bind_until_interrupted(bind).await;
         self.given_up = result.is_err().then(|| claim_id.clone());
         let state = BindingState {
@@ -39,7 +45,6 @@ impl Driver {
         };
         tracing::info!(sandbox = %desired.id, claim = %state.claim_id, bound = state.bound, "claim was bound");
         self.progress.binding = Some(state);
-        self.save().await;
         self.publisher.recovery(&self.progress);
         let outcome: Outcome = result.map_err(|error| (error.reason(), error.message()));
         self.publisher.phase(desired, phase);
@@ -48,6 +53,9 @@ impl Driver {
             self.publisher.note(reason, message.clone());
         }
         parcel.map(|parcel| parcel.outcome.send_replace(Some(outcome)));
+        // After the answer: a daemon that is killed before this finds the
+        // receipt beside what it laid out.
+        self.save().await;
     }
 
     /// A stop, a deletion or an end of the workload does not wait for a hook.

@@ -6,6 +6,8 @@ use roost_proto::convert::InvalidMessage;
 use roost_proto::id::{PoolName, SandboxId, SandboxName, TenantId};
 use roost_proto::model::{Binding, Phase, ResourcesChange, RunState};
 
+use tokio::time::Instant;
+
 use super::{Manager, RequestError};
 use crate::reconcile::ledger::{Change, Record};
 use crate::sandbox::claim::{Bound, Parcel};
@@ -50,6 +52,7 @@ impl Manager {
     }
 
     async fn claim_now(&self, claim: Claim) -> Result<(View, Bound), RequestError> {
+        let begun = Instant::now();
         let parcel = Arc::new(claim.parcel);
         let binding = Arc::new(claim.binding);
         let id = {
@@ -67,6 +70,7 @@ impl Manager {
                 }
             }
         };
+        let taken = begun.elapsed();
         let mut outcome = parcel.outcome.subscribe();
         self.send(&id, Some(parcel));
         let outcome = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
@@ -74,7 +78,10 @@ impl Manager {
         self.send(&id, None);
         let not_found = || RequestError::NotFound(id.clone());
         match outcome.ok_or_else(not_found)? {
-            Ok(bound) => Ok((self.get(&id).ok_or_else(not_found)?, bound)),
+            Ok(mut bound) => {
+                bound.steps.insert(0, ("ledger", taken));
+                Ok((self.get(&id).ok_or_else(not_found)?, bound))
+            }
             Err((reason, message)) => Err(RequestError::NotBound { id, reason, message }),
         }
     }
@@ -157,6 +164,12 @@ fn taken(
     resources: Option<&ResourcesChange>,
 ) -> Result<Record, RequestError> {
     let before = &record.desired;
+    let display = before.spec.display;
+    if binding.screen.is_some_and(|s| s.width_px > display.width_px || s.height_px > display.height_px) {
+        let (width, height) = (display.width_px, display.height_px);
+        let problem = format!("at most the template's screen of {width}x{height} pixels: make that larger");
+        return Err(RequestError::Invalid(InvalidMessage::field("binding.screen", problem)));
+    }
     let resources = match resources {
         None => before.resources.clone(),
         Some(change) => {

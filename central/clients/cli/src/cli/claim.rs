@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use roost_proto::id::{ClaimId, PoolName, SandboxName};
+use roost_proto::model::{ResourcesChange, ScreenSize};
 
 use crate::output::OutputArgs;
 use crate::values::{self, ValueError};
@@ -32,16 +33,48 @@ pub(crate) struct ClaimArgs {
     /// Host name inside [default: it stays]
     #[arg(long)]
     pub(crate) hostname: Option<String>,
+    /// Size of the screen in pixels, at most the template's [default: it stays]
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = values::screen)]
+    pub(crate) screen: Option<ScreenSize>,
+    #[command(flatten)]
+    pub(crate) limits: ClaimLimits,
     /// The same id again is the same claim [default: a new one]
     #[arg(long, value_name = "ID")]
     pub(crate) claim_id: Option<ClaimId>,
     /// Claim from a pool of this machine, without central
     /// [default path: /run/roost/roostd.sock]
-    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    #[arg(long = "node-socket", alias = "socket", value_name = "PATH", num_args = 0..=1)]
     #[allow(clippy::option_option, reason = "absent, without a path, with one")]
     pub(crate) socket: Option<Option<PathBuf>>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// Limits in place of the pool's.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct ClaimLimits {
+    /// Most CPU, in cores or thousandths (2, 0.5, 500m); 0 = no limit
+    #[arg(long, value_name = "CORES", value_parser = values::cores)]
+    cpu: Option<u32>,
+    /// Most memory (4Gi, 512Mi, or bytes)
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    memory: Option<u64>,
+    /// Most processes and threads
+    #[arg(long, value_name = "COUNT")]
+    pids: Option<u32>,
+}
+
+impl ClaimLimits {
+    /// What changes; none = nothing does.
+    pub(crate) fn change(self) -> Option<ResourcesChange> {
+        let change = ResourcesChange {
+            cpu_limit_millis: self.cpu,
+            memory_limit_bytes: self.memory,
+            pids_limit: self.pids,
+            ..ResourcesChange::default()
+        };
+        (change != ResourcesChange::default()).then_some(change)
+    }
 }
 
 /// A file to bring.

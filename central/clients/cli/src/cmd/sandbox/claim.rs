@@ -89,7 +89,7 @@ async fn claim_local(
         tenant: String::new(),
         secrets: body.secrets.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
         files: body.files.iter().map(file).collect(),
-        resources: None,
+        resources: body.resources.clone().map(Into::into),
     };
     let answer = socket.api().claim_sandbox(request).await?.into_inner();
     let sandbox = LocalSandbox::try_from(roost_proto::convert::require("sandbox", answer.sandbox)?)?;

@@ -41,8 +41,9 @@ pub(super) fn body(args: &ClaimArgs) -> Result<CreateClaim, CliError> {
         secrets,
         identity: args.identity.iter().cloned().collect(),
         hostname: args.hostname.clone(),
+        screen: args.screen,
         files: args.files.iter().map(file).collect::<Result<_, CliError>>()?,
-        resources: None,
+        resources: args.limits.change(),
     })
 }
 
