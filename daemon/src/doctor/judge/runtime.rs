@@ -110,7 +110,8 @@ pub(super) fn ports(facts: &HostFacts) -> Finding {
         Some((port, error)) => Finding::fail(
             format!("{} {}: {error}", port.field, port.address),
             format!(
-                "ss -ltnp 'sport = :{}' tells who has it; or set another {} in roostd.toml",
+                "ss -ltnp 'sport = :{}' tells who has it: a roostd with another configuration is asked by \
+                 roost doctor --node-socket PATH; or set another {} in roostd.toml",
                 port.address.port(),
                 port.field
             ),

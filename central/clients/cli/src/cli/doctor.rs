@@ -11,7 +11,7 @@ Examples:
   sudo roost doctor                     this machine, before or after the installation
   sudo roost doctor --sandboxes 1000    for as many sandboxes
   roost doctor --node gpu-a             a node that runs, through central
-  sudo roost doctor --socket            the daemon on this machine
+  sudo roost doctor --node-socket            the daemon on this machine
 
 Ends with 0 if the host is fit (warnings included), with 1 if something is to be mended.
 It changes nothing. What it needs of this machine is the program roostd.";
@@ -24,7 +24,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long, value_name = "NODE", conflicts_with_all = ["socket", "config", "roostd"])]
     pub(crate) node: Option<String>,
     /// Ask the daemon that runs on this machine [default path: /run/roost/roostd.sock]
-    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["config", "roostd"])]
+    #[arg(long = "node-socket", alias = "socket", value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["config", "roostd"])]
     #[allow(clippy::option_option, reason = "absent, without a path, with one")]
     pub(crate) socket: Option<Option<PathBuf>>,
     /// Judge limits for so many sandboxes [default: as configured]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use roost_proto::model::ImageRef;
 
+use crate::node_socket::DEFAULT_SOCKET;
 use crate::output::ListArgs;
 
 /// The verbs of an image.
@@ -21,13 +22,13 @@ A pull that broke off goes on from where it was. On the node itself, without cen
 Examples:
   roost image pull registry.example/team/desktop:1 --node gpu-a --node gpu-b
   roost image pull registry.example/team/desktop@sha256:0123… --all-nodes --pin
-  roost image pull registry.example/team/desktop:1 --node-socket /run/roost/roostd.sock")]
+  roost image pull registry.example/team/desktop:1 --node-socket")]
     Pull(PullArgs),
     /// Send an OCI or docker archive to a node
     #[command(after_help = "\
 Examples:
   roost image import desktop.tar --node gpu-a
-  roost image import desktop.tar --node-socket /run/roost/roostd.sock
+  roost image import desktop.tar --node-socket
   docker save my/desktop | roost image import - --node gpu-a --reference my/desktop:1")]
     Import(ImportArgs),
     /// Remove an image from nodes
@@ -37,7 +38,7 @@ Examples:
 Examples:
   roost image rm my/desktop:1 --node gpu-a
   roost image rm my/desktop:1 --all-nodes
-  roost image rm my/desktop:1 --node-socket /run/roost/roostd.sock"
+  roost image rm my/desktop:1 --node-socket"
     )]
     Rm(RemoveImageArgs),
     /// Remove images that no sandbox uses and nobody pinned
@@ -45,7 +46,7 @@ Examples:
 Examples:
   roost image prune --node gpu-a --dry-run
   roost image prune --all-nodes --unused-for 7d
-  roost image prune --node-socket /run/roost/roostd.sock")]
+  roost image prune --node-socket")]
     Prune(PruneArgs),
     /// Write an image of a node into an OCI archive
     #[command(after_help = "Example:\n  roost image export my/desktop:1 --node gpu-a -o desktop.tar")]
@@ -73,8 +74,9 @@ pub(crate) struct ListImagesArgs {
 /// The daemon on this machine instead of central.
 #[derive(Debug, Args)]
 pub(crate) struct SocketArgs {
-    /// Ask the daemon at this socket instead of central
-    #[arg(long, value_name = "PATH")]
+    /// Ask the daemon on this machine instead of central
+    /// [default path: /run/roost/roostd.sock]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = DEFAULT_SOCKET)]
     pub(crate) node_socket: Option<PathBuf>,
 }
 
@@ -88,8 +90,9 @@ pub(crate) struct NodesArgs {
     /// Every node that is online
     #[arg(long)]
     pub(crate) all_nodes: bool,
-    /// Ask the daemon at this socket instead of central
-    #[arg(long, value_name = "PATH")]
+    /// Ask the daemon on this machine instead of central
+    /// [default path: /run/roost/roostd.sock]
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = DEFAULT_SOCKET)]
     pub(crate) node_socket: Option<PathBuf>,
 }
 

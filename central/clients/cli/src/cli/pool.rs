@@ -18,7 +18,7 @@ pub(crate) enum PoolCommand {
 Examples:
   roost pool set desks --template desktop --min-ready 4
   roost pool set desks --template desktop --min-ready 4 --max 20 --demand-window 5s --node gpu-1 --node gpu-2
-  sudo roost pool set mine --socket --template-file desktop.toml --profile-file small.toml --min-ready 2
+  sudo roost pool set mine --node-socket --template-file desktop.toml --profile-file small.toml --min-ready 2
 
 Numbers are those of each node. `roost sandbox claim` takes a desktop.")]
     Set(SetPoolArgs),
@@ -28,7 +28,7 @@ Numbers are those of each node. `roost sandbox claim` takes a desktop.")]
         after_help = "\
 Examples:
   roost pool ls
-  sudo roost pool ls --socket"
+  sudo roost pool ls --node-socket"
     )]
     Ls(ListPoolsArgs),
     /// Show how a pool stands on each node
@@ -55,10 +55,10 @@ pub(crate) struct SetPoolArgs {
     pub(crate) nodes: Vec<String>,
     /// Make the pool on this machine, without central
     /// [default path: /run/roost/roostd.sock]
-    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    #[arg(long = "node-socket", alias = "socket", value_name = "PATH", num_args = 0..=1)]
     #[allow(clippy::option_option, reason = "absent, without a path, with one")]
     pub(crate) socket: Option<Option<PathBuf>>,
-    /// With --socket: the template, as `roost template get` prints it
+    /// With --node-socket: the template, as `roost template get` prints it
     #[arg(
         long,
         value_name = "FILE",
@@ -67,7 +67,7 @@ pub(crate) struct SetPoolArgs {
         required_unless_present = "template"
     )]
     pub(crate) template_file: Option<PathBuf>,
-    /// With --socket: the profile, as `roost profile get` prints it
+    /// With --node-socket: the profile, as `roost profile get` prints it
     #[arg(
         long,
         value_name = "FILE",
@@ -124,7 +124,7 @@ fn update(text: &str) -> Result<PoolUpdate, String> {
 pub(crate) struct ListPoolsArgs {
     /// List the pools of this machine
     /// [default path: /run/roost/roostd.sock]
-    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    #[arg(long = "node-socket", alias = "socket", value_name = "PATH", num_args = 0..=1)]
     #[allow(clippy::option_option, reason = "absent, without a path, with one")]
     pub(crate) socket: Option<Option<PathBuf>>,
     #[command(flatten)]
@@ -148,7 +148,7 @@ pub(crate) struct RemovePoolsArgs {
     pub(crate) pools: Vec<PoolName>,
     /// Remove pools of this machine
     /// [default path: /run/roost/roostd.sock]
-    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    #[arg(long = "node-socket", alias = "socket", value_name = "PATH", num_args = 0..=1)]
     #[allow(clippy::option_option, reason = "absent, without a path, with one")]
     pub(crate) socket: Option<Option<PathBuf>>,
 }
@@ -179,10 +179,10 @@ mod tests {
     #[test]
     fn a_template_is_a_name_for_central_and_a_file_for_a_node() {
         assert!(set("roost pool set p --min-ready 1").is_err());
-        assert!(set("roost pool set p --socket --min-ready 1").is_err());
+        assert!(set("roost pool set p --node-socket --min-ready 1").is_err());
         assert!(set("roost pool set p --template t --template-file t.toml --min-ready 1").is_err());
-        assert!(set("roost pool set p --socket --template t --min-ready 1").is_err());
-        let local = set("roost pool set p --min-ready 1 --template-file t --profile-file p --socket").unwrap();
+        assert!(set("roost pool set p --node-socket --template t --min-ready 1").is_err());
+        let local = set("roost pool set p --min-ready 1 --template-file t --profile-file p --node-socket").unwrap();
         assert_eq!(local.socket, Some(None));
     }
 }

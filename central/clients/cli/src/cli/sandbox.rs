@@ -28,7 +28,8 @@ Examples:
   roost sandbox claim desks --name demo -e TASK=42 --file task.json:/home/agent/task.json:0600
   roost sandbox claim desks --secret API_KEY --secret cert=@client.pem --identity agent=agt-7
   pass show key | roost sandbox claim desks --secret key=- -o json
-  sudo roost sandbox claim mine --socket
+  roost sandbox claim desks --screen 1024x768 --memory 2Gi
+  sudo roost sandbox claim mine --node-socket
 
 Variables and secrets reach the hook of the template's entry point; the exit
 code is 8 when that ended with another status than 0. Values of secrets are
@@ -61,18 +62,21 @@ Examples:
     #[command(after_help = "Example:\n  roost sandbox restart demo --wait --timeout 1m")]
     Restart(VerbArgs),
     /// Change what sandboxes may use, without a restart
-    #[command(after_help = "\
+    #[command(
+        override_usage = "roost sandbox set <SANDBOX>... <WHAT TO CHANGE>... [OPTIONS]",
+        after_help = "\
 Examples:
   roost sandbox set demo --memory 8Gi --cpu 2
   roost sandbox set demo --cpu 500m --pids 300 --shm 256Mi --wait
   roost sandbox set demo --cpu 0 --cpu-request 1
   roost sandbox set demo --disk-limit 20Gi
   roost sandbox set demo --memory 2Gi --if-generation 3
-  sudo roost sandbox set local-demo --memory 2Gi --socket
+  sudo roost sandbox set local-demo --memory 2Gi --node-socket
 
 Where the kernel cannot lower a limit, because more is in use, the old one
 stays and the new one is tried again: --wait then ends with exit code 4, and
-`roost sandbox get` says why.")]
+`roost sandbox get` says why."
+    )]
     Set(SetArgs),
     /// Remove sandboxes with everything they hold
     #[command(
@@ -208,7 +212,7 @@ pub(crate) struct SetArgs {
     pub(crate) if_generation: Option<u64>,
     /// Change sandboxes that were made on this machine without central
     /// [default path: /run/roost/roostd.sock]
-    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with = "wait")]
+    #[arg(long = "node-socket", alias = "socket", value_name = "PATH", num_args = 0..=1, conflicts_with = "wait")]
     #[allow(clippy::option_option, reason = "absent, without a path, with one")]
     pub(crate) socket: Option<Option<PathBuf>>,
     #[command(flatten)]

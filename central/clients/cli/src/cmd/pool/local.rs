@@ -32,7 +32,7 @@ const COLUMNS: [Column; 9] = [
 
 pub(super) async fn set(app: &App, args: &SetPoolArgs, path: Option<PathBuf>) -> Result<(), CliError> {
     if args.pool.as_str().starts_with(CENTRALS) {
-        let hint = "choose another name, or leave --socket out";
+        let hint = "choose another name, or leave --node-socket out";
         return Err(CliError::usage(format!("names that begin with {CENTRALS} are those of central's pools"), hint));
     }
     let template: Template = manifest(file(args.template_file.as_deref(), "--template-file")?)?;
@@ -55,7 +55,7 @@ pub(super) async fn set(app: &App, args: &SetPoolArgs, path: Option<PathBuf>) ->
 }
 
 fn file<'a>(path: Option<&'a Path>, option: &str) -> Result<&'a Path, CliError> {
-    path.ok_or_else(|| CliError::usage(format!("--socket needs {option}"), "see roost pool set --help"))
+    path.ok_or_else(|| CliError::usage(format!("--node-socket needs {option}"), "see roost pool set --help"))
 }
 
 pub(super) async fn list(app: &App, path: Option<PathBuf>, args: ListArgs) -> Result<(), CliError> {
