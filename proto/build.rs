@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "roost/types/v1/types.proto",
         "roost/node/v1/node_link.proto",
         "roost/node/v1/node_api.proto",
+        "roost/node/v1/volume.proto",
         "roost/node/v1/support.proto",
         "roost/central/v1/central.proto",
     ];

@@ -1,5 +1,5 @@
-//! What the node answers itself: `NodeApi`, `NodeSupport` and `NodeDebug` on a
-//! unix socket, all but `NodeDebug` to central through a tunnel.
+//! What the node answers itself: `NodeApi`, `NodeVolumes`, `NodeSupport` and
+//! `NodeDebug` on a unix socket, all but `NodeDebug` to central through a tunnel.
 //!
 //! This room owns the socket, the check of who calls, and the translation
 //! between messages and the domain. It holds no state of any sandbox: every
@@ -20,6 +20,7 @@ mod serve;
 mod service;
 pub mod status;
 pub mod support;
+mod volume;
 mod watch;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use screenshot::Screenshots;
 use support::SupportSource;
 
 use crate::tasks::Tasks;
+use crate::volume::Volumes;
 
 /// What the API asks: one part of the domain each.
 pub struct ApiParts {
@@ -48,6 +50,8 @@ pub struct ApiParts {
     pub sandboxes: Arc<dyn Sandboxes>,
     /// Claims and pools.
     pub claims: Arc<dyn Claims>,
+    /// Volumes; none on a node that only plays its sandboxes.
+    pub volumes: Option<Volumes>,
     /// Programs inside a workload.
     pub execs: Arc<dyn ExecRunner>,
     /// Frames of a display.

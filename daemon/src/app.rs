@@ -16,7 +16,7 @@ use crate::containerd::{self, Client, RuntimeOptions};
 use crate::display::Screenshots;
 use crate::facts;
 use crate::host::cgroup::Cgroups;
-use crate::host::{self, files, mount, socket};
+use crate::host::{self, blocking, files, mount, socket};
 use crate::link::{self, JoinString, LinkConfig, LinkHandle, LinkParts, StartLinkError};
 use crate::logging::LogControl;
 use crate::metrics::Metrics;
@@ -38,6 +38,7 @@ use crate::sandbox::manager::Limits;
 use crate::sandbox::{Manager, Node, Services};
 use crate::storage::Storage;
 use crate::tasks::Tasks;
+use crate::volume::{Homes, VolumeError, VolumeTable, Volumes};
 
 /// Cgroup of the shims, beside those of the sandboxes.
 const SHIM_CGROUP: &str = "shims";
@@ -60,6 +61,9 @@ pub enum StartError {
     /// The ledger cannot be opened.
     #[error("the ledger cannot be used")]
     Ledger(#[from] LedgerError),
+    /// The volumes cannot be taken over.
+    #[error("the volumes cannot be used")]
+    Volumes(#[from] VolumeError),
     /// The unix socket cannot be opened.
     #[error("the API cannot be served")]
     Listen(#[from] ListenError),
@@ -108,7 +112,7 @@ impl App {
 
         let (pressures_tx, pressures) = watch::channel(Vec::new());
         let basis = Basis { tasks: tasks.clone(), metrics: metrics.clone(), pressures: pressures.clone() };
-        let Built { node, services, manager, pools } = build_node(&config, layout, &basis, &shutdown).await?;
+        let Built { node, services, manager, pools, volumes } = build_node(&config, layout, &basis, &shutdown).await?;
         adopted.hold();
         let capacity = capacity(&config)?;
         // The survey has just heard of it.
@@ -149,6 +153,7 @@ impl App {
         let api = Api::new(ApiParts {
             sandboxes: Arc::new(manager.clone()),
             claims: Arc::new(pools.clone()),
+            volumes: Some(volumes),
             execs: Arc::new(Execs::new(node.clone(), manager.clone())),
             screenshots: Arc::new(Frames::new(node.clone(), manager.clone())),
             images: Arc::new(images),
@@ -275,6 +280,7 @@ struct Built {
     services: Arc<Services>,
     manager: Manager,
     pools: Pools,
+    volumes: Volumes,
 }
 
 /// Opens the ledger, waits for containerd, adopts and reaps.
@@ -295,6 +301,8 @@ async fn build_node(
     let storage = Storage::find(layout.root(), config.storage.limit_by, layout.blanks())?;
     let disk_limits = storage.kind().as_str();
     tracing::info!(cgroup = cgroups.version().as_str(), disk_limits, "host looked at");
+    let homes = Homes::new(layout.volumes(), storage.clone(), VolumeTable::default());
+    let volumes = Volumes::start(homes.clone(), ledger.clone(), contents.volumes, tasks.clone()).await?;
     let (images, puller) = build_images(config, &client, tasks);
     let node = Arc::new(Node {
         runtime: RuntimeOptions {
@@ -312,9 +320,15 @@ async fn build_node(
         layout,
         cgroups,
         storage,
+        homes: homes.clone(),
     });
-    let services =
-        Arc::new(Services { runtime: node.clone(), ledger, metrics: metrics.clone(), pressures: pressures.clone() });
+    let services = Arc::new(Services {
+        runtime: node.clone(),
+        ledger,
+        metrics: metrics.clone(),
+        pressures: pressures.clone(),
+        volumes: homes.table.clone(),
+    });
     let limits = Limits { sandboxes_max: config.sandboxes.max, first_id: config.sandboxes.first_id };
     let manager = Manager::new(services.clone(), tasks.clone(), limits, shutdown.clone());
     let (mut existing, carried) = startup::survey(&node).await;
@@ -328,11 +342,12 @@ async fn build_node(
     tracing::info!(adopt = plan.adopt.len(), reap = plan.reap.len(), "first reconciliation");
     startup::reap(&node, &manager, tasks, plan.reap);
     manager.restore(plan.adopt, contents.central_generation);
+    blocking(move || homes.close_unused()).await?;
     if let Err(error) = node.images.store().forget_broken_imports().await {
         tracing::warn!(%error, "leases of broken imports stay until they expire");
     }
     let pools = Pools::start(manager.clone(), services.clone(), contents.pools, tasks, shutdown.clone());
-    Ok(Built { node, services, manager, pools })
+    Ok(Built { node, services, manager, pools, volumes })
 }
 
 /// Where archives are kept while they are imported.

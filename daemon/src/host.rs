@@ -4,6 +4,7 @@
 //! said otherwise; callers on the async side use [`blocking`]. `unsafe` is
 //! allowed in this room alone, each block with its reason.
 
+pub mod attach;
 pub mod cgroup;
 pub mod clock;
 pub mod disk;

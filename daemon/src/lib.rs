@@ -41,3 +41,4 @@ pub mod sandbox;
 pub mod sim;
 pub mod storage;
 pub mod tasks;
+pub mod volume;

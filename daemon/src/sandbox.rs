@@ -25,6 +25,7 @@ pub mod runtime;
 pub mod state;
 pub mod table;
 pub mod teardown;
+pub mod volumes;
 
 use roost_proto::model::ImageRef;
 
@@ -47,6 +48,8 @@ pub struct Node {
     pub cgroups: Cgroups,
     /// Holds what is written, where that is limited.
     pub storage: Storage,
+    /// The volumes, as files and mounts.
+    pub homes: crate::volume::Homes,
     /// Where the runtime keeps what is not the sandbox's.
     pub runtime: RuntimeOptions,
     /// Unpacked images.

@@ -15,6 +15,8 @@ use crate::host::{Error, disk, ext4, files, mount, quota};
 
 /// Sizes are whole mebibytes: what a file system loses by less is nothing.
 const GRAIN_BYTES: u64 = 1 << 20;
+/// Numbers that are tried for a new project.
+const PROJECT_ATTEMPTS: u32 = 1000;
 /// Bytes of a block in `st_blocks`, whatever the file system: stat(2).
 const BLOCK_BYTES: u64 = 512;
 
@@ -49,7 +51,7 @@ pub struct Place {
 }
 
 /// What a place takes and may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
     /// What counts against the limit, in bytes.
     pub used_bytes: u64,
@@ -58,6 +60,12 @@ pub struct Held {
     /// What it takes of the disk below, in bytes; removed files that are still
     /// open count.
     pub disk_bytes: u64,
+    /// What can be written still, in bytes.
+    pub free_bytes: u64,
+    /// Files and directories in it; 0 while it is closed.
+    pub inodes_used: u64,
+    /// Most files and directories; 0 = not limited, or closed.
+    pub inodes_limit: u64,
 }
 
 /// Makes bounded places.
@@ -155,16 +163,31 @@ impl Storage {
         if place.image.exists() {
             let facts = std::fs::metadata(&place.image).map_err(|e| Error::path("look at", &place.image, e))?;
             let disk_bytes = facts.blocks().saturating_mul(BLOCK_BYTES);
-            // Closed, its file is all that there is.
-            let used_bytes = if is_mounted(&place.dir)? { disk::space(&place.dir)?.used_bytes } else { disk_bytes };
-            return Ok(Some(Held { used_bytes, limit_bytes: facts.len(), disk_bytes }));
+            let limit_bytes = facts.len();
+            if !is_mounted(&place.dir)? {
+                // Its file is all that there is.
+                let free_bytes = limit_bytes.saturating_sub(disk_bytes);
+                let held = Held { used_bytes: disk_bytes, limit_bytes, disk_bytes, free_bytes, ..Held::default() };
+                return Ok(Some(held));
+            }
+            let disk::DiskSpace { used_bytes, free_bytes, inodes, inodes_free, .. } = disk::space(&place.dir)?;
+            let inodes_used = inodes.saturating_sub(inodes_free.unwrap_or(inodes));
+            return Ok(Some(Held {
+                used_bytes,
+                limit_bytes,
+                disk_bytes,
+                free_bytes,
+                inodes_used,
+                inodes_limit: inodes,
+            }));
         }
         let project = if place.dir.exists() { quota::project_of(&place.dir)? } else { 0 };
         if project == 0 {
             return Ok(None);
         }
-        let (limit_bytes, used_bytes) = quota::usage(&place.dir, project)?;
-        Ok(Some(Held { used_bytes, limit_bytes, disk_bytes: used_bytes }))
+        let quota::Usage { limit_bytes, used_bytes, inodes_limit, inodes_used } = quota::usage(&place.dir, project)?;
+        let free_bytes = limit_bytes.saturating_sub(used_bytes);
+        Ok(Some(Held { used_bytes, limit_bytes, disk_bytes: used_bytes, free_bytes, inodes_used, inodes_limit }))
     }
 
     /// Ends the use of a place; its content stays. Nothing there is success.
@@ -188,6 +211,24 @@ impl Storage {
             0 => Ok(()),
             project => quota::set_limit(&place.dir, project, 0, 0),
         }
+    }
+
+    /// One of `numbers` that no project near `dir` has; 0 where places
+    /// have file systems of their own.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked, or none is free.
+    pub fn free_project(&self, dir: &Path, numbers: std::ops::Range<u32>) -> Result<u32, Error> {
+        if self.kind == Kind::Loop {
+            return Ok(0);
+        }
+        for _ in 0..PROJECT_ATTEMPTS {
+            let number = rand::random_range(numbers.clone());
+            if quota::usage(dir, number)? == quota::Usage::default() {
+                return Ok(number);
+            }
+        }
+        Err(Error::Unfit(format!("no project number from {} to {} is free for a quota", numbers.start, numbers.end)))
     }
 
     /// A file system is made once for each size and copied: a copy of some

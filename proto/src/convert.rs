@@ -10,6 +10,7 @@ mod pressure;
 mod restart;
 mod sandbox;
 mod support;
+mod volume;
 
 use crate::model::FieldError;
 

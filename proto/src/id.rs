@@ -146,6 +146,8 @@ ids! {
     ApiTokenId, "tok", "token";
     /// One claim: what binds a desktop of a pool to somebody.
     ClaimId, "clm", "claim";
+    /// One saved state of a volume.
+    CheckpointId, "ckp", "checkpoint";
     /// One join token (not its secret).
     JoinTokenId, "join", "join token";
     /// One node, from its enrolment on.
@@ -167,6 +169,8 @@ names! {
     TemplateName, "template name";
     /// Name of a tenant, which is its id.
     TenantId, "tenant name";
+    /// Name of a volume, unique in its tenant on a node.
+    VolumeName, "volume name";
 }
 
 impl TenantId {

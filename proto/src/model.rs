@@ -18,6 +18,7 @@ mod sandbox;
 mod spec;
 mod support;
 mod template;
+mod volume;
 
 pub use claim::{Binding, BindingState, ClaimContract, ScreenSize};
 pub use claim_request::{BindStep, ClaimFile, Claimed, Content, CreateClaim, ParseContentError};
@@ -40,6 +41,7 @@ pub use sandbox::{
 pub use spec::{DisplayKind, DisplaySpec, Isolation, Readiness, SandboxSpec, WindowManager};
 pub use support::{Check, HostReport, LeftOut, StartRecord, SupportPart, Verdict};
 pub use template::{Profile, Template, resolve};
+pub use volume::{Volume, VolumeAttachment, VolumeMount, VolumePhase, VolumeUsage, check_volume_size};
 
 /// Checks that a type alone cannot express.
 pub trait Validate {

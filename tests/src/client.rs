@@ -11,6 +11,7 @@ use roost_proto::id::SandboxId;
 use roost_proto::model::{self, Observed, Phase, SandboxSpec};
 use roost_proto::node::node_api_client::NodeApiClient;
 use roost_proto::node::node_debug_client::NodeDebugClient;
+use roost_proto::node::node_volumes_client::NodeVolumesClient;
 use roost_proto::node::{self as wire, ImportImageInput, ImportImageStart, import_image_input};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
@@ -45,6 +46,8 @@ pub struct NodeClient {
     pub api: NodeApiClient<Channel>,
     /// Debugging.
     pub debug: NodeDebugClient<Channel>,
+    /// Volumes.
+    pub volumes: NodeVolumesClient<Channel>,
 }
 
 impl NodeClient {
@@ -60,7 +63,7 @@ impl NodeClient {
         });
         let channel = Endpoint::from_static("http://node.invalid").connect_with_connector(connector).await?;
         let api = NodeApiClient::new(channel.clone()).max_decoding_message_size(64 << 20);
-        Ok(Self { api, debug: NodeDebugClient::new(channel) })
+        Ok(Self { api, volumes: NodeVolumesClient::new(channel.clone()), debug: NodeDebugClient::new(channel) })
     }
 
     /// Imports an archive under its own name.

@@ -14,6 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use roost_proto::node::node_api_server::NodeApiServer;
 use roost_proto::node::node_debug_server::NodeDebugServer;
 use roost_proto::node::node_support_server::NodeSupportServer;
+use roost_proto::node::node_volumes_server::NodeVolumesServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -26,6 +27,7 @@ use tracing::Instrument;
 use super::peer::Caller;
 use super::service::{NodeApiService, NodeDebugService, Shared};
 use super::support::NodeSupportService;
+use super::volume::NodeVolumesService;
 
 /// Largest message in: an archive's data comes in pieces of at most 1 MiB,
 /// everything else is far smaller.
@@ -112,7 +114,10 @@ fn api_routes(shared: &Arc<Shared>) -> Routes {
     let support = NodeSupportServer::new(NodeSupportService(shared.clone()))
         .max_decoding_message_size(MESSAGE_IN_MAX_BYTES)
         .max_encoding_message_size(MESSAGE_OUT_MAX_BYTES);
-    Routes::new(api).add_service(support)
+    let volumes = NodeVolumesServer::new(NodeVolumesService(shared.clone()))
+        .max_decoding_message_size(MESSAGE_IN_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_OUT_MAX_BYTES);
+    Routes::new(api).add_service(support).add_service(volumes)
 }
 
 /// Runs one call in its own span; a panic costs the call, not the connection.

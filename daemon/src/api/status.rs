@@ -20,6 +20,7 @@ use crate::logging::LoggingError;
 use crate::pull::PullError;
 use crate::registry::RegistryError;
 use crate::sandbox::RequestError;
+use crate::volume::{HoldError, VolumeError};
 
 /// Metadata key of the stable word for what went wrong.
 pub const CODE_METADATA_KEY: &str = "roost-code";
@@ -100,10 +101,43 @@ impl From<RequestError> for Status {
             RequestError::OwnedByCentral(_) => status(Code::FailedPrecondition, "owned-by-central", message),
             RequestError::Full { .. } => status(Code::ResourceExhausted, "node-full", message),
             RequestError::Pressure { .. } => status(Code::ResourceExhausted, "node-pressure", message),
+            RequestError::Volume(error) => hold(error),
             RequestError::PoolEmpty(_) => status(Code::ResourceExhausted, "pool-empty", message),
             RequestError::NotBound { reason, .. } => status(Code::FailedPrecondition, reason, message),
             RequestError::Invalid(_) => status(Code::InvalidArgument, "invalid-request", message),
             RequestError::Ledger(_) => failure(Code::Internal, "ledger-failed", &error),
+        }
+    }
+}
+
+/// A volume that somebody cannot have.
+fn hold(error: &HoldError) -> Status {
+    let message = error.to_string();
+    match error {
+        HoldError::Missing(_) => status(Code::NotFound, "volume-not-found", message),
+        HoldError::Deleting(_) => status(Code::FailedPrecondition, "volume-deleting", message),
+        HoldError::Lost(_) => status(Code::FailedPrecondition, "volume-lost", message),
+        HoldError::InUse { .. } | HoldError::NotHeld(_) | HoldError::Attached { .. } => {
+            status(Code::FailedPrecondition, "volume-in-use", message)
+        }
+        HoldError::Busy(_) => status(Code::Aborted, "volume-busy", message),
+    }
+}
+
+impl From<VolumeError> for Status {
+    fn from(error: VolumeError) -> Self {
+        let message = error.to_string();
+        match &error {
+            VolumeError::Hold(error) => hold(error),
+            VolumeError::Conflict { .. } | VolumeError::Occupied(_) => {
+                status(Code::AlreadyExists, "volume-conflict", message)
+            }
+            VolumeError::Invalid(_) | VolumeError::Shrink { .. } => {
+                status(Code::InvalidArgument, "invalid-request", message)
+            }
+            VolumeError::Host(_) => failure(Code::Internal, "volume-failed", &error),
+            VolumeError::Ledger(_) => failure(Code::Internal, "ledger-failed", &error),
+            VolumeError::Ended => shutting_down(),
         }
     }
 }

@@ -64,6 +64,21 @@ pub fn chown(path: &Path, uid: u32, gid: u32) -> Result<(), Error> {
     std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|e| Error::path("chown", path, e))
 }
 
+/// Gives a directory to an owner if it is empty and root's still: nobody has
+/// used it yet.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn adopt_empty_dir(path: &Path, owner: (u32, u32)) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt;
+    let facts = path.symlink_metadata().map_err(|e| Error::path("look at", path, e))?;
+    let mut entries = std::fs::read_dir(path).map_err(|e| Error::path("read", path, e))?;
+    if facts.uid() == 0 && facts.gid() == 0 && entries.next().is_none() {
+        return chown(path, owner.0, owner.1);
+    }
+    Ok(())
+}
+
 /// Removes an empty directory; none there is success.
 ///
 /// # Errors

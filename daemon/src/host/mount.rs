@@ -126,8 +126,11 @@ struct MountAttr {
 
 /// `MOUNT_ATTR_IDMAP`, include/uapi/linux/mount.h.
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-/// `MOUNT_ATTR_RDONLY`, include/uapi/linux/mount.h.
+/// `MOUNT_ATTR_RDONLY`, `MOUNT_ATTR_NOSUID` and `MOUNT_ATTR_NODEV`,
+/// include/uapi/linux/mount.h.
 const MOUNT_ATTR_RDONLY: u64 = 0x0000_0001;
+const MOUNT_ATTR_NOSUID: u64 = 0x0000_0002;
+const MOUNT_ATTR_NODEV: u64 = 0x0000_0004;
 
 /// Clones the mount of `source` with the id mapping of a user namespace and
 /// attaches the clone at `target`, read-only.
@@ -138,10 +141,31 @@ const MOUNT_ATTR_RDONLY: u64 = 0x0000_0001;
 /// # Errors
 /// What the kernel refuses, e.g. a file system without idmapped mounts.
 pub fn attach_idmapped(source: &Path, target: &Path, user_namespace: BorrowedFd<'_>) -> Result<(), Error> {
+    move_mount(&clone_idmapped(source, user_namespace, MOUNT_ATTR_RDONLY, 0)?, target)
+}
+
+/// A detached clone of the directory `source` with the id mapping of a user
+/// namespace, for data: without devices and set-user-id programs, and deaf to
+/// what is mounted elsewhere.
+///
+/// # Errors
+/// What the kernel refuses, e.g. a file system without idmapped mounts.
+pub(super) fn clone_data(source: &Path, user_namespace: BorrowedFd<'_>, read_only: bool) -> Result<OwnedFd, Error> {
+    let read_only = if read_only { MOUNT_ATTR_RDONLY } else { 0 };
+    let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | read_only;
+    clone_idmapped(source, user_namespace, attributes, libc::MS_PRIVATE)
+}
+
+fn clone_idmapped(
+    source: &Path,
+    user_namespace: BorrowedFd<'_>,
+    attributes: u64,
+    propagation: u64,
+) -> Result<OwnedFd, Error> {
     let clone = open_tree(source)?;
     let userns_fd =
         u64::try_from(user_namespace.as_raw_fd()).map_err(|_| Error::path("id-map", source, nix::Error::EBADF))?;
-    let attr = MountAttr { attr_set: MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd };
+    let attr = MountAttr { attr_set: MOUNT_ATTR_IDMAP | attributes, attr_clr: 0, propagation, userns_fd };
     // SAFETY: the descriptor is open, the path is an empty C string, and the
     // kernel reads exactly the size of the struct that it is given.
     let rc = unsafe {
@@ -154,10 +178,7 @@ pub fn attach_idmapped(source: &Path, target: &Path, user_namespace: BorrowedFd<
             size_of::<MountAttr>(),
         )
     };
-    if rc != 0 {
-        return Err(Error::path("id-map", source, std::io::Error::last_os_error()));
-    }
-    move_mount(&clone, target)
+    if rc == 0 { Ok(clone) } else { Err(Error::path("id-map", source, std::io::Error::last_os_error())) }
 }
 
 /// `open_tree(2)` with a detached clone as the result.

@@ -163,16 +163,34 @@ pub fn set_limit(path: &Path, project: u32, bytes: u64, inodes: u64) -> Result<(
         .map_err(|e| Error::path("set the project quota below", path, e))
 }
 
-/// What a project may take and takes on the file system of `path`, in bytes.
+/// What a project may take and takes; 0 = no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// In bytes.
+    pub limit_bytes: u64,
+    /// In bytes.
+    pub used_bytes: u64,
+    /// Most files and directories.
+    pub inodes_limit: u64,
+    /// Files and directories.
+    pub inodes_used: u64,
+}
+
+/// What a project may take and takes on the file system of `path`.
 ///
 /// # Errors
 /// What the kernel refuses.
-pub fn usage(path: &Path, project: u32) -> Result<(u64, u64), Error> {
+pub fn usage(path: &Path, project: u32) -> Result<Usage, Error> {
     let mut quota = DiskQuota::default();
     match quota_call(&open(path)?, GET_QUOTA, project, &mut quota) {
-        Ok(()) => Ok((quota.blocks_hard * QUOTA_BLOCK_BYTES, quota.blocks * QUOTA_BLOCK_BYTES)),
+        Ok(()) => Ok(Usage {
+            limit_bytes: quota.blocks_hard * QUOTA_BLOCK_BYTES,
+            used_bytes: quota.blocks * QUOTA_BLOCK_BYTES,
+            inodes_limit: quota.inodes_hard,
+            inodes_used: quota.inodes,
+        }),
         // XFS: nothing was ever counted for it.
-        Err(Errno::ENOENT) => Ok((0, 0)),
+        Err(Errno::ENOENT) => Ok(Usage::default()),
         Err(error) => Err(Error::path("ask for the project quota below", path, error)),
     }
 }

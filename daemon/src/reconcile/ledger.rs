@@ -20,6 +20,8 @@ pub use record::{
 };
 pub use sled_store::SledStore;
 
+use crate::volume::{VolumeKey, VolumeRecord};
+
 /// Commits that may wait for the thread: one per request handler that can be
 /// in flight at once (the API's concurrency limit is the same number).
 const QUEUE_DEPTH: usize = 256;
@@ -78,6 +80,10 @@ pub enum Change {
     PutPool(Box<PoolSpec>),
     /// Removes a pool.
     RemovePool(PoolName),
+    /// Writes what a volume is.
+    PutVolume(Box<VolumeRecord>),
+    /// Removes a volume.
+    RemoveVolume(VolumeKey),
 }
 
 /// Everything that a ledger holds.
@@ -89,6 +95,8 @@ pub struct Contents {
     pub central_generation: u64,
     /// Every pool.
     pub pools: Vec<PoolSpec>,
+    /// Every volume.
+    pub volumes: Vec<VolumeRecord>,
 }
 
 /// A durable store of changes. Blocking; owned by one thread.

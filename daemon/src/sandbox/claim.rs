@@ -35,6 +35,7 @@ use tokio::time::Instant;
 use super::Node;
 use super::failure::chain;
 use super::runtime::Bind;
+use super::volumes::{self, VolumesError};
 use crate::containerd;
 use crate::display::Geometry;
 use crate::display::cookie::{Cookie, CookieError};
@@ -65,12 +66,25 @@ pub enum BindError {
     /// The display has the size that it had.
     #[error("the screen cannot be given its size")]
     Screen(#[from] XError),
+    /// A volume.
+    #[error("the volumes cannot be attached")]
+    Volume(#[source] VolumesError),
     /// containerd does not answer.
     #[error("the workload cannot be asked for")]
     Containerd(#[from] containerd::Error),
     /// The hook did not answer as it must.
     #[error("the hook did not answer")]
     Hook(#[from] HookError),
+}
+
+impl From<VolumesError> for BindError {
+    fn from(error: VolumesError) -> Self {
+        match error {
+            VolumesError::NotRunning => Self::NotRunning,
+            VolumesError::Containerd(error) => Self::Containerd(error),
+            error => Self::Volume(error),
+        }
+    }
 }
 
 impl BindError {
@@ -81,6 +95,7 @@ impl BindError {
             Self::NotRunning | Self::Containerd(_) => "claim-not-running",
             Self::SecretMissing(_) => "claim-secret-missing",
             Self::Host(_) | Self::Cookie(_) | Self::Screen(_) => "claim-failed",
+            Self::Volume(_) => "claim-volume-failed",
             Self::Hook(HookError::Timeout { .. }) => "claim-hook-timeout",
             Self::Hook(_) => "claim-hook-failed",
         }
@@ -117,7 +132,7 @@ impl Bound {
 pub async fn bind(node: &Node, bind: Bind) -> Result<Bound, BindError> {
     let Bind { desired, first_id, display_number, binding, parcel } = bind;
     let mut bound = Bound::default();
-    let begun = Instant::now();
+    let mut begun = Instant::now();
     let image = node.images.prepare(&desired.spec.image).await;
     let account = image.map_err(|_| BindError::NotRunning)?.account.clone();
     let owner = (first_id + account.uid, first_id + account.gid);
@@ -126,6 +141,11 @@ pub async fn bind(node: &Node, bind: Bind) -> Result<Bound, BindError> {
     let process = Arc::new(workload(node, &desired.id).await?);
     if let Some(before) = bound_before(&claim_dir, &binding.claim_id, &process)? {
         return Ok(before);
+    }
+    if !binding.volumes.is_empty() {
+        // Before the files: some of them may belong into a volume.
+        volumes::attach_to(node, &desired, first_id, &account, binding.volumes.clone(), process.pid()).await?;
+        begun = bound.step("volumes", begun);
     }
     let (dir, of_files) = (ClaimDir::new(&claim_dir, owner), process.clone());
     let new_files = parcel.as_ref().map(|parcel| parcel.files.clone()).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use roost_proto::id::{PoolName, SandboxId, SandboxName, TenantId};
-use roost_proto::model::{Binding, Observed, Resources, RunState, SandboxSpec};
+use roost_proto::model::{Binding, Observed, Resources, RunState, SandboxSpec, VolumeMount};
 use serde::{Deserialize, Serialize};
 
 /// Who may change a sandbox.
@@ -71,6 +71,13 @@ impl Desired {
     #[must_use]
     pub fn resources(&self) -> &Resources {
         self.resources.as_ref().unwrap_or(&self.spec.resources)
+    }
+
+    /// The volumes that it has: those of its spec, then those of its claim.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<VolumeMount> {
+        let claimed = self.binding.as_ref().map(|binding| binding.volumes.as_slice()).unwrap_or_default();
+        [self.spec.volumes.as_slice(), claimed].concat()
     }
 
     /// Generation of the newest change that was more than new requests and

@@ -25,7 +25,7 @@ use super::image::PreparedImage;
 use super::layout::SandboxDirs;
 use super::prepare::{HostPlan, make_namespaces, make_rootfs};
 use super::publisher::Publisher;
-use super::{Desired, Node, containers};
+use super::{Desired, Node, containers, volumes};
 use crate::containerd::spec::ContainerSpec;
 use crate::containerd::{ContainerId, ContainerImage, Role};
 use crate::display::{Cookie, Geometry, Owner, PlatformManager, ReadyFifo, Screenshots, XAddress};
@@ -188,6 +188,13 @@ impl Making<'_> {
         Ok(())
     }
 
+    /// The workload's task is made, and its program does not run yet.
+    async fn attach_volumes(&self) -> Result<(), StartError> {
+        let NotStarted { node, desired, record, .. } = &self.start;
+        volumes::attach(node, desired, record.first_id, &self.workload.account, desired.volumes()).await?;
+        Ok(())
+    }
+
     async fn create_task(&self, role: Role) -> Result<(), StartError> {
         let id = ContainerId::new(&self.start.desired.id, role);
         let node = self.start.node;
@@ -213,6 +220,7 @@ impl<'a> Prepared<'a> {
         let id = ContainerId::new(&making.start.desired.id, Role::Display);
         making.start.node.client.start_task(&id).await?;
         making.create_task(Role::Workload).await?;
+        making.attach_volumes().await?;
         let Making { mut start, dirs, .. } = making;
         let number = start.watch.during(ready.wait(deadline)).await?.map_err(|e| start.display_error(deadline, e))?;
         start.publisher.display(number);

@@ -4,6 +4,7 @@ use roost_proto::model::{ImageRef, Stage};
 
 use super::eviction::Eviction;
 use super::image::ImageError;
+use super::volumes::VolumesError;
 use crate::containerd;
 use crate::host;
 
@@ -33,6 +34,9 @@ pub enum StartError {
     /// A step on the host failed.
     #[error("the host refused a step")]
     Host(#[from] host::Error),
+    /// A volume could not be attached.
+    #[error("its volumes could not be attached")]
+    Volume(#[source] VolumesError),
     /// The display did not come up or cannot be read.
     #[error("the display failed")]
     Display(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -61,6 +65,15 @@ pub enum StartError {
     },
 }
 
+impl From<VolumesError> for StartError {
+    fn from(error: VolumesError) -> Self {
+        match error {
+            VolumesError::Containerd(error) => Self::Containerd(error),
+            error => Self::Volume(error),
+        }
+    }
+}
+
 impl StartError {
     /// Whether the same start may succeed a little later.
     #[must_use]
@@ -79,6 +92,7 @@ impl StartError {
             Self::Containerd(error) if error.is_unavailable() => "containerd-unavailable",
             Self::Containerd(_) => "container-failed",
             Self::Host(_) => "host-failed",
+            Self::Volume(_) => "volume-failed",
             Self::Display(_) => "display-failed",
             Self::Exited { role: "display", .. } => "display-exited",
             Self::Exited { .. } => "workload-exited",
@@ -102,6 +116,7 @@ impl StartError {
                 "see `roost sandbox logs --display`"
             }
             Self::Exited { .. } | Self::Timeout { .. } => "see `roost sandbox logs`",
+            Self::Volume(_) => "see `roost volume get`, then `roost sandbox start`",
             Self::Cancelled | Self::Containerd(_) | Self::Host(_) => "see the log of roostd",
         };
         format!("{}, at stage {stage}: {next}", chain(self))

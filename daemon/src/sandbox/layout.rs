@@ -14,6 +14,7 @@
 //!     upper/ work/                    what the workload changed, without a disk limit
 //!     disk/{upper,work}/ disk.img     the same with one
 //!     stage/                          empty, for mounting
+//! <root>/volumes/                     see `crate::volume`
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use roost_proto::id::SandboxId;
 
 use crate::containerd::Role;
 use crate::storage::Place;
+use crate::volume::VolumesDir;
 
 /// The daemon's root directory.
 #[derive(Debug, Clone)]
@@ -77,6 +79,12 @@ impl Layout {
     #[must_use]
     pub fn blanks(&self) -> PathBuf {
         self.root.join("blanks")
+    }
+
+    /// The parent of all volumes.
+    #[must_use]
+    pub fn volumes(&self) -> VolumesDir {
+        VolumesDir::new(self.root.join("volumes"))
     }
 
     /// The directories of one sandbox.

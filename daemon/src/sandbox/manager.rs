@@ -29,6 +29,7 @@ use super::table::Table;
 use super::{Desired, Services, View};
 use crate::reconcile::ledger::{LedgerError, Progress, Record};
 use crate::tasks::{TaskName, Tasks};
+use crate::volume::HoldError;
 pub use central::ApplyError;
 pub use holdings::Holdings;
 
@@ -70,6 +71,9 @@ pub enum RequestError {
     /// Fields break rules.
     #[error(transparent)]
     Invalid(InvalidMessage),
+    /// A volume that it cannot have.
+    #[error(transparent)]
+    Volume(#[from] HoldError),
     /// No desktop of the pool is ready.
     #[error("pool {0} has no desktop ready: try again, or create one, which starts from nothing")]
     PoolEmpty(PoolName),
@@ -191,8 +195,23 @@ impl Manager {
         records.sort_by_key(|(_, _, found)| *found == Found::default());
         for (record, progress, found) in records {
             let barred = self.take_ids(&record).err();
+            self.keep_volumes(&record.desired, found);
             self.table.put_desired(record.desired.clone());
             self.drive(record, progress, Beginning { found, accepted: None, barred });
+        }
+    }
+
+    /// A sandbox goes on with the volumes that it had. One that it cannot have
+    /// any more is refused to it when it starts.
+    fn keep_volumes(&self, desired: &Desired, found: Found) {
+        let volumes = &self.services.volumes;
+        for mount in desired.volumes() {
+            if let Err(error) = volumes.hold(&desired.id, &desired.tenant, std::slice::from_ref(&mount)) {
+                tracing::error!(sandbox = %desired.id, %error, "a sandbox lost its volume");
+            }
+        }
+        if found != Found::default() {
+            volumes.mark_open(&desired.id);
         }
     }
 
@@ -264,6 +283,7 @@ impl Manager {
                 inner.ids.free(handle.record.first_id);
             }
         }
+        self.services.volumes.release(id);
         self.count_holdings();
         self.forget_later(id).await;
     }

@@ -29,6 +29,7 @@ use crate::host;
 use crate::host::cgroup::LimitsSet;
 use crate::metrics::Metrics;
 use crate::reconcile::ledger::{Ledger, Record};
+use crate::volume::VolumeTable;
 
 /// All that a start is told.
 #[derive(Debug)]
@@ -175,4 +176,6 @@ pub struct Services {
     pub metrics: Metrics,
     /// What the node runs short of: it takes no new sandbox while one is true.
     pub pressures: watch::Receiver<Vec<NodeCondition>>,
+    /// Who has which volume.
+    pub volumes: VolumeTable,
 }

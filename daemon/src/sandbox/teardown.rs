@@ -47,10 +47,11 @@ pub async fn stop(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), Te
     let (display, workload) = tokio::join!(remove(Role::Display), remove(Role::Workload));
     display.and(workload)?;
     let (cgroups, dirs, name) = (node.cgroups.clone(), node.layout.sandbox(id), id.to_string());
-    let storage = node.storage.clone();
+    let (storage, homes, owner) = (node.storage.clone(), node.homes.clone(), id.clone());
     blocking(move || {
         remove_cgroup(&cgroups, &name)?;
         unmount(&dirs)?;
+        homes.detach(&owner)?;
         storage.close(&dirs.bounded())
     })
     .await?;

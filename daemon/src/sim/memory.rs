@@ -8,12 +8,14 @@ use roost_proto::id::{PoolName, SandboxId};
 use roost_proto::model::PoolSpec;
 
 use crate::reconcile::ledger::{Change, Contents, LedgerError, Progress, Record, Store};
+use crate::volume::{VolumeKey, VolumeRecord};
 
 #[derive(Debug, Default)]
 struct Kept {
     records: HashMap<SandboxId, (Box<Record>, Option<Box<Progress>>)>,
     central_generation: u64,
     pools: HashMap<PoolName, PoolSpec>,
+    volumes: HashMap<VolumeKey, VolumeRecord>,
 }
 
 /// What one simulated node keeps; cheap to clone.
@@ -35,7 +37,8 @@ impl Store for MemoryStore {
         };
         let records = kept.records.values().map(copy).collect();
         let pools = kept.pools.values().cloned().collect();
-        Ok(Contents { records, central_generation: kept.central_generation, pools })
+        let volumes = kept.volumes.values().cloned().collect();
+        Ok(Contents { records, central_generation: kept.central_generation, pools, volumes })
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), LedgerError> {
@@ -56,6 +59,8 @@ impl Store for MemoryStore {
                 Change::CentralGeneration(generation) => kept.central_generation = *generation,
                 Change::PutPool(pool) => drop(kept.pools.insert(pool.name.clone(), (**pool).clone())),
                 Change::RemovePool(name) => drop(kept.pools.remove(name)),
+                Change::PutVolume(volume) => drop(kept.volumes.insert(volume.key(), (**volume).clone())),
+                Change::RemoveVolume(key) => drop(kept.volumes.remove(key)),
             }
         }
         Ok(())

@@ -23,6 +23,7 @@ use crate::reconcile::plan::plan;
 use crate::sandbox::manager::Limits;
 use crate::sandbox::{Manager, Services};
 use crate::tasks::Tasks;
+use crate::volume::VolumeTable;
 
 /// First id of the ranges, as in a real daemon's default.
 const FIRST_ID: u32 = 1 << 20;
@@ -112,7 +113,13 @@ impl SimNode {
         let metrics = self.shared.metrics.clone();
         // A simulated node is never short of anything.
         let (_, pressures) = watch::channel(Vec::new());
-        let services = Arc::new(Services { runtime: self.host.clone(), ledger, metrics, pressures });
+        let services = Arc::new(Services {
+            runtime: self.host.clone(),
+            ledger,
+            metrics,
+            pressures,
+            volumes: VolumeTable::default(),
+        });
         let sandboxes_max = usize::try_from(self.shared.node.sandboxes_max).unwrap_or(usize::MAX);
         let limits = Limits { sandboxes_max, first_id: FIRST_ID };
         let manager = Manager::new(services.clone(), tasks.clone(), limits, shutdown.clone());
@@ -123,6 +130,7 @@ impl SimNode {
         let api = Api::new(ApiParts {
             sandboxes: Arc::new(manager.clone()),
             claims: Arc::new(pools),
+            volumes: None,
             execs: parts.clone(),
             screenshots: parts.clone(),
             images: parts.clone(),

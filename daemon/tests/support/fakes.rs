@@ -382,6 +382,7 @@ pub(crate) fn api(node: &FakeNode, dir: &Path, tasks: &Tasks) -> Api {
     Api::new(ApiParts {
         sandboxes: Arc::new(node.clone()),
         claims: Arc::new(NoPools),
+        volumes: None,
         execs: Arc::new(HostPrograms),
         screenshots: Arc::new(FakeScreens(node.clone())),
         images: Arc::new(FakeImages),

@@ -1,5 +1,6 @@
 //! Claims and bindings.
 
+use super::volume::mounts;
 use super::{InvalidMessage, WireEnum, optional, parse, require, wire_enum};
 use crate::model::{Binding, BindingState, ClaimContract, Pool, PoolSpec, PoolUpdate, ScreenSize, Validate};
 use crate::{node, types as wire};
@@ -92,6 +93,7 @@ impl From<Binding> for wire::Binding {
             hostname: b.hostname.unwrap_or_default(),
             width_px: b.screen.map_or(0, |s| s.width_px),
             height_px: b.screen.map_or(0, |s| s.height_px),
+            volumes: b.volumes.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -108,6 +110,7 @@ impl TryFrom<wire::Binding> for Binding {
             identity: b.identity.into_iter().collect(),
             hostname: optional(b.hostname),
             screen: (screen.width_px, screen.height_px).ne(&(0, 0)).then_some(screen),
+            volumes: mounts("binding.", b.volumes)?,
         };
         let mut errors = Vec::new();
         binding.check("binding.", &mut errors);
@@ -143,6 +146,7 @@ impl TryFrom<wire::BindingState> for BindingState {
 mod tests {
     use super::*;
     use crate::id::ClaimId;
+    use crate::model::VolumeMount;
 
     #[test]
     fn a_binding_survives_the_wire_and_its_faults_are_named() {
@@ -152,6 +156,7 @@ mod tests {
             identity: [("agent".into(), "agt-1".into())].into(),
             hostname: Some("desk".into()),
             screen: Some(ScreenSize { width_px: 1024, height_px: 768 }),
+            volumes: vec![VolumeMount { name: "home".parse().unwrap(), path: "/home/agent".into(), read_only: true }],
             ..Binding::new(ClaimId::random())
         };
         assert_eq!(Binding::try_from(wire::Binding::from(binding.clone())), Ok(binding.clone()));

@@ -1,6 +1,7 @@
 //! Sandboxes: spec and observation.
 
 use super::image::pull_policy_or;
+use super::volume::mounts;
 use super::{InvalidMessage, WireEnum, optional, parse, require, wire_enum};
 use crate::model::{
     DisplayKind, DisplaySpec, DisplayState, Isolation, Observed, OutOfMemory, Phase, PullPolicy, Readiness, Resources,
@@ -39,6 +40,7 @@ impl From<SandboxSpec> for wire::SandboxSpec {
             start_timeout_ms: spec.start_timeout_ms,
             restart: Some(spec.restart.into()),
             claim: Some(spec.claim.into()),
+            volumes: spec.volumes.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -63,6 +65,7 @@ impl TryFrom<wire::SandboxSpec> for SandboxSpec {
             start_timeout_ms: spec.start_timeout_ms,
             restart: spec.restart.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             claim: spec.claim.map(Into::into).unwrap_or_default(),
+            volumes: mounts("", spec.volumes)?,
         };
         spec.validate().map_err(InvalidMessage)?;
         Ok(spec)
@@ -294,7 +297,8 @@ mod tests {
                 "working_dir":"/tmp","pull_policy":"always","display":{"glx":true},"readiness":{"window_title":"Roost"},
                 "isolation":{"nested_user_namespaces":true},
                 "restart":{"application":"always","display":"on-failure","backoff_ms":100},
-                "claim":{"hook":true,"hook_timeout_ms":50}}"#,
+                "claim":{"hook":true,"hook_timeout_ms":50},
+                "volumes":[{"name":"home","path":"/home/agent","read_only":true}]}"#,
         )
         .unwrap()
     }

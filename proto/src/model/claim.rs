@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::spec::check_env;
-use super::{FieldError, Validate};
+use super::volume::check_mounts;
+use super::{FieldError, Validate, VolumeMount};
 use crate::id::ClaimId;
 
 /// How long the hook's answer may be waited for, in milliseconds.
@@ -90,6 +91,9 @@ pub struct Binding {
     /// Size of the screen; absent means that it stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub screen: Option<ScreenSize>,
+    /// Volumes of whoever claims, attached to what runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
 }
 
 impl Binding {
@@ -103,6 +107,7 @@ impl Binding {
             identity: BTreeMap::new(),
             hostname: None,
             screen: None,
+            volumes: Vec::new(),
         }
     }
 }
@@ -150,6 +155,7 @@ impl Validate for Binding {
         if self.screen.is_some_and(|s| s.width_px < MIN_EDGE_PX || s.height_px < MIN_EDGE_PX) {
             errors.push(FieldError::new(field("screen"), format!("an edge must have at least {MIN_EDGE_PX} pixels")));
         }
+        check_mounts(&self.volumes, path, errors);
         let bytes = serde_json::to_string(self).map_or(usize::MAX, |json| json.len());
         if bytes > MAX_BINDING_BYTES {
             let problem = format!(

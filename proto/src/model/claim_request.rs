@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{Binding, FieldError, ResourcesChange, Sandbox, ScreenSize, Validate};
+use super::{Binding, FieldError, ResourcesChange, Sandbox, ScreenSize, Validate, VolumeMount};
 use crate::id::{ClaimId, PoolName, SandboxName};
 
 /// Most bytes that files and secrets of one claim may take: half of the
@@ -104,6 +104,9 @@ pub struct CreateClaim {
     /// Requests and limits in place of the pool's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourcesChange>,
+    /// Volumes of the tenant, attached to the desktop.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
 }
 
 impl CreateClaim {
@@ -117,6 +120,7 @@ impl CreateClaim {
             identity: self.identity.clone(),
             hostname: self.hostname.clone(),
             screen: self.screen,
+            volumes: self.volumes.clone(),
         }
     }
 

@@ -85,6 +85,10 @@ impl PoolSpec {
 impl Validate for PoolSpec {
     fn check(&self, path: &str, errors: &mut Vec<FieldError>) {
         self.spec.check(&format!("{path}spec."), errors);
+        if !self.spec.volumes.is_empty() {
+            let problem = "the desktops of a pool are nobody's yet: give volumes with the claim";
+            errors.push(FieldError::new(format!("{path}spec.volumes"), problem));
+        }
         Self::check_counts(self.min_ready, self.max, self.starts_at_once, self.demand_window_ms, path, errors);
     }
 }

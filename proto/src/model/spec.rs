@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClaimContract, FieldError, ImageRef, PullPolicy, Resources, Restart, Validate};
+use super::volume::check_mounts;
+use super::{ClaimContract, FieldError, ImageRef, PullPolicy, Resources, Restart, Validate, VolumeMount};
 use crate::id::TemplateName;
 
 /// Smallest and largest screen edge, in pixels.
@@ -67,6 +68,9 @@ pub struct SandboxSpec {
     /// What a claim of such a sandbox does in the workload.
     #[serde(default, skip_serializing_if = "ClaimContract::is_default")]
     pub claim: ClaimContract,
+    /// Volumes that it has from its start on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
 }
 
 /// Two seconds: a window manager ends at once, a browser needs a moment to
@@ -198,6 +202,7 @@ impl Validate for SandboxSpec {
         check_times(self.stop_grace_ms, self.start_timeout_ms, path, errors);
         self.restart.check(&field("restart."), errors);
         self.claim.check(&field("claim."), errors);
+        check_mounts(&self.volumes, path, errors);
     }
 }
 

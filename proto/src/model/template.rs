@@ -117,6 +117,7 @@ pub fn resolve(template: &Template, profile: &Profile, env: &BTreeMap<String, St
         start_timeout_ms: template.start_timeout_ms,
         restart: template.restart,
         claim: template.claim,
+        volumes: Vec::new(),
     }
 }
 

@@ -13,6 +13,7 @@ mod image;
 mod node;
 mod pool;
 mod sandbox;
+mod volume;
 
 pub(crate) use catalog::{ApplyArgs, CatalogCommand, GetManifestArgs, RemoveManifestArgs};
 pub(crate) use claim::{ClaimArgs, FileArg, SecretArg, SecretSource};
@@ -31,6 +32,8 @@ pub(crate) use sandbox::{
     CreateArgs, ExecArgs, ListSandboxesArgs, LogsArgs, RemoveArgs, SandboxCommand, ScreenshotArgs, SetArgs, VerbArgs,
     WaitArgs,
 };
+
+pub(crate) use volume::{RemoveVolumesArgs, VolumeArgs, VolumeCommand, VolumePlace};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -109,6 +112,9 @@ pub(crate) enum Command {
     /// Desktops that are kept ready for claims
     #[command(subcommand, visible_alias = "pools")]
     Pool(PoolCommand),
+    /// Homes that outlive sandboxes
+    #[command(visible_aliases = ["vol", "volumes"])]
+    Volume(VolumeArgs),
     /// How sandboxes are made: image, screen, application
     #[command(subcommand, visible_aliases = ["tpl", "templates"])]
     Template(CatalogCommand),

@@ -12,6 +12,7 @@ mod pool;
 mod sandbox;
 mod screenshot;
 mod shell;
+mod volume;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,6 +73,7 @@ pub(crate) async fn run(cli: Cli, console: Console) -> Result<ExitCode, CliError
         Command::Sandbox(command) => return sandbox::run(&app, command).await,
         Command::Node(command) => node::run(&app, command).await,
         Command::Pool(command) => pool::run(&app, command).await,
+        Command::Volume(args) => volume::run(&app, args).await,
         Command::Template(command) => catalog::run::<Template>(&app, command).await,
         Command::Profile(command) => catalog::run::<Profile>(&app, command).await,
         Command::Image(command) => image::run(&app, command).await,

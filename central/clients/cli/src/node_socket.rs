@@ -8,6 +8,7 @@ use roost_proto::convert::InvalidMessage;
 use roost_proto::node::node_api_client::NodeApiClient;
 use roost_proto::node::node_debug_client::NodeDebugClient;
 use roost_proto::node::node_support_client::NodeSupportClient;
+use roost_proto::node::node_volumes_client::NodeVolumesClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -87,7 +88,7 @@ impl NodeSocketError {
                 std::io::ErrorKind::PermissionDenied => {
                     "run this as root, or as a member of the daemon's socket group".into()
                 }
-                _ => "debug commands run on the node itself; is roostd running? Another socket: --node-socket PATH or ROOST_NODE_SOCKET"
+                _ => "this command runs on the node itself; is roostd running? Another socket: --node-socket PATH or ROOST_NODE_SOCKET"
                     .into(),
             }),
             Self::NotFound(_) => Some("see what is there: roost debug sandboxes".into()),
@@ -152,6 +153,11 @@ impl NodeSocket {
     /// The service for reports.
     pub(crate) fn support(&self) -> NodeSupportClient<Channel> {
         NodeSupportClient::new(self.0.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
+    }
+
+    /// The service for volumes.
+    pub(crate) fn volumes(&self) -> NodeVolumesClient<Channel> {
+        NodeVolumesClient::new(self.0.clone()).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
     /// The debugging service.

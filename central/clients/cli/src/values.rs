@@ -22,6 +22,9 @@ pub(crate) enum ValueError {
         "\"{0}\" is not a file to bring: use LOCAL:/PATH/INSIDE or LOCAL:/PATH/INSIDE:MODE, e.g. a.txt:/home/agent/a.txt:0640"
     )]
     BoundFile(String),
+    /// Not a volume with its path.
+    #[error("\"{0}\" is not a volume: use NAME:/PATH/INSIDE or NAME:/PATH/INSIDE:ro, e.g. home:/home/agent")]
+    Volume(String),
     /// Not a place of a secret; the text may be the secret, and is not repeated.
     #[error("a secret is given by where it is: NAME=@FILE, NAME=- for standard input, NAME=env:VARIABLE, or NAME")]
     Secret,

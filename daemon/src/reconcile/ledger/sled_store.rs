@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::volume::VolumeKey;
+
 use super::{
     Change, Contents, DecodeRecordError, LedgerError, MAX_RECORD_BYTES, Progress, Record, Store, decode, encode,
 };
@@ -21,6 +23,8 @@ const SANDBOX_PREFIX: &str = "sandbox/";
 const PROGRESS_PREFIX: &str = "progress/";
 /// Prefix of the keys of pools.
 const POOL_PREFIX: &str = "pool/";
+/// Prefix of the keys of volumes; tenant and name follow.
+const VOLUME_PREFIX: &str = "volume/";
 /// Key of central's generation: eight bytes, big endian.
 const CENTRAL_GENERATION_KEY: &str = "central-generation";
 /// Page cache of sled, in bytes: a thousand records are about 2 MB.
@@ -76,6 +80,11 @@ impl SledStore {
                     batch.insert(key(POOL_PREFIX, &pool.name).as_str(), checked(&pool.name, pool)?);
                 }
                 Change::RemovePool(name) => batch.remove(key(POOL_PREFIX, name).as_str()),
+                Change::PutVolume(volume) => {
+                    let id = volume.key();
+                    batch.insert(volume_key(&id).as_str(), checked(&id, volume)?);
+                }
+                Change::RemoveVolume(id) => batch.remove(volume_key(id).as_str()),
             }
         }
         Ok(batch)
@@ -84,6 +93,10 @@ impl SledStore {
 
 fn key(prefix: &str, id: &impl std::fmt::Display) -> String {
     format!("{prefix}{id}")
+}
+
+fn volume_key(volume: &VolumeKey) -> String {
+    format!("{VOLUME_PREFIX}{}/{}", volume.tenant, volume.name)
 }
 
 fn record_error(id: &impl ToString, error: DecodeRecordError) -> LedgerError {
@@ -123,6 +136,11 @@ impl Store for SledStore {
             let (key_bytes, value) = entry.map_err(error)?;
             let pool = decode(&value).map_err(|e| record_error(&String::from_utf8_lossy(&key_bytes), e))?;
             contents.pools.push(pool);
+        }
+        for entry in self.db.scan_prefix(VOLUME_PREFIX) {
+            let (key_bytes, value) = entry.map_err(error)?;
+            let volume = decode(&value).map_err(|e| record_error(&String::from_utf8_lossy(&key_bytes), e))?;
+            contents.volumes.push(volume);
         }
         if let Some(value) = self.db.get(CENTRAL_GENERATION_KEY).map_err(error)? {
             let bytes = value.as_ref().try_into().map_err(|_| {

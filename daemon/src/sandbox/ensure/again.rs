@@ -45,6 +45,7 @@ impl<'a> NotStarted<'a> {
         making.create(Role::Workload).await?;
         making.start.watch.check()?;
         making.create_task(Role::Workload).await?;
+        making.attach_volumes().await?;
         making.start.watch.check()?;
         let Making { start, .. } = making;
         start.ensure_manager(&probe).await?;

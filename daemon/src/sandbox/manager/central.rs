@@ -12,6 +12,7 @@ use crate::reconcile::ledger::{Change, LedgerError, Progress, Record};
 use crate::sandbox::driver::Accepted;
 use crate::sandbox::{Desired, Origin};
 use crate::tasks::TaskName;
+use crate::volume::HoldError;
 
 /// Why central's desired state was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +77,7 @@ impl Manager {
         let mut changes: Vec<Change> = plan.iter().map(|p| Change::Put(Box::new(p.record.clone()))).collect();
         changes.push(Change::CentralGeneration(generation));
         if let Err(error) = self.services.ledger.commit(changes).await {
-            let mut inner = self.lock();
-            plan.iter().filter(|p| p.is_new).for_each(|p| inner.ids.free(p.record.first_id));
+            plan.iter().filter(|p| p.is_new).for_each(|p| self.give_back(&p.record));
             return Err(error.into());
         }
         self.lock().central_generation = generation;
@@ -178,6 +178,8 @@ fn refusal(error: &RequestError) -> &'static str {
     match error {
         RequestError::Full { .. } => "node-full",
         RequestError::Pressure { .. } => "node-pressure",
+        RequestError::Volume(HoldError::Missing(_) | HoldError::Lost(_)) => "volume-missing",
+        RequestError::Volume(_) => "volume-in-use",
         _ => "being-removed",
     }
 }

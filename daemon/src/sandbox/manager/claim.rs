@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use roost_proto::convert::InvalidMessage;
 use roost_proto::id::{PoolName, SandboxId, SandboxName, TenantId};
-use roost_proto::model::{Binding, Phase, ResourcesChange, RunState};
+use roost_proto::model::{Binding, Phase, ResourcesChange, RunState, Validate};
 
 use tokio::time::Instant;
 
@@ -62,8 +62,14 @@ impl Manager {
                 None => {
                     let record = self.find(&claim.from)?;
                     let record = taken(&record, &binding, claim.name, claim.tenant, claim.resources.as_ref())?;
-                    self.services.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await?;
                     let id = record.desired.id.clone();
+                    let volumes = &self.services.volumes;
+                    let held = volumes.hold(&id, &record.desired.tenant, &binding.volumes)?;
+                    let change = Change::Put(Box::new(record.clone()));
+                    if let Err(error) = self.services.ledger.commit(vec![change]).await {
+                        volumes.unhold(&id, &held);
+                        return Err(error.into());
+                    }
                     self.tell(record);
                     self.count_holdings();
                     id
@@ -177,6 +183,8 @@ fn taken(
             Some(wanted.map_err(|errors| RequestError::Invalid(InvalidMessage(errors)))?)
         }
     };
+    let volumes = [before.spec.volumes.as_slice(), &binding.volumes].concat();
+    volumes.as_slice().validate().map_err(|errors| RequestError::Invalid(InvalidMessage(errors)))?;
     let desired = Desired {
         name: name.or_else(|| before.name.clone()),
         origin: match (&tenant, before.origin) {

@@ -86,7 +86,7 @@ impl Manager {
         let id = desired.id.clone();
         let record = self.allocate(desired)?;
         if let Err(error) = self.services.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await {
-            self.lock().ids.free(record.first_id);
+            self.give_back(&record);
             return Err(error.into());
         }
         // An earlier sandbox of this id may still be shown as Gone.
@@ -95,6 +95,12 @@ impl Manager {
         let accepted = Accepted { at, durable_at: Instant::now() };
         self.drive(record, Progress::default(), Beginning::of(accepted));
         self.get(&id).ok_or(RequestError::NotFound(id))
+    }
+
+    /// Frees what was allocated to a sandbox that is not made after all.
+    pub(super) fn give_back(&self, record: &Record) {
+        self.lock().ids.free(record.first_id);
+        self.services.volumes.release(&record.desired.id);
     }
 
     pub(super) fn allocate(&self, desired: Desired) -> Result<Record, RequestError> {
@@ -110,7 +116,11 @@ impl Manager {
         if inner.handles.len() >= self.limits.sandboxes_max {
             return Err(full);
         }
-        let first_id = inner.ids.allocate().ok_or(full)?;
+        self.services.volumes.hold(&desired.id, &desired.tenant, &desired.volumes())?;
+        let Some(first_id) = inner.ids.allocate() else {
+            self.services.volumes.release(&desired.id);
+            return Err(full);
+        };
         Ok(Record { desired: Arc::new(desired), first_id, display_number: DISPLAY_NUMBER })
     }
 }

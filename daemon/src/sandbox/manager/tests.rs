@@ -11,6 +11,7 @@ use crate::reconcile::plan::plan;
 use crate::sim::config::{NodeConfig, StartConfig};
 use crate::sim::host::SimHost;
 use crate::sim::memory::MemoryStore;
+use crate::volume::VolumeTable;
 use tokio::time::Instant;
 
 const FIRST_ID: u32 = 1 << 20;
@@ -44,7 +45,8 @@ impl Played {
         let (ledger, contents) = Ledger::unthreaded(store.clone()).unwrap();
         let (_, pressures) = watch::channel(Vec::new());
         let metrics = Metrics::new(tasks.clone());
-        let services = Arc::new(Services { runtime: host.clone(), ledger, metrics, pressures });
+        let services =
+            Arc::new(Services { runtime: host.clone(), ledger, metrics, pressures, volumes: VolumeTable::default() });
         let limits = Limits { sandboxes_max: 10, first_id: FIRST_ID };
         let manager = Manager::new(services, tasks, limits, shutdown.clone());
         manager.restore(plan(contents.records, &host.existing()).adopt, contents.central_generation);

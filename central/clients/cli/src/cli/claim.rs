@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use roost_proto::id::{ClaimId, PoolName, SandboxName};
-use roost_proto::model::{ResourcesChange, ScreenSize};
+use roost_proto::model::{ResourcesChange, ScreenSize, VolumeMount};
 
 use crate::output::OutputArgs;
 use crate::values::{self, ValueError};
@@ -38,6 +38,9 @@ pub(crate) struct ClaimArgs {
     pub(crate) screen: Option<ScreenSize>,
     #[command(flatten)]
     pub(crate) limits: ClaimLimits,
+    /// Attach a volume: NAME:/PATH/INSIDE[:ro]; may be repeated
+    #[arg(long = "volume", value_name = "VOLUME", value_parser = super::volume::mount)]
+    pub(crate) volumes: Vec<VolumeMount>,
     /// The same id again is the same claim [default: a new one]
     #[arg(long, value_name = "ID")]
     pub(crate) claim_id: Option<ClaimId>,

@@ -44,6 +44,7 @@ pub(super) fn body(args: &ClaimArgs) -> Result<CreateClaim, CliError> {
         screen: args.screen,
         files: args.files.iter().map(file).collect::<Result<_, CliError>>()?,
         resources: args.limits.change(),
+        volumes: args.volumes.clone(),
     })
 }
 
