@@ -37,7 +37,7 @@ pub(crate) enum VolumeCommand {
     #[command(after_help = "\
 Examples:
   sudo roost volume create home --size 10Gi
-  sudo roost sandbox claim desks --socket --volume home:/home/agent")]
+  sudo roost sandbox claim desks --node-socket --volume home:/home/agent")]
     Create(CreateVolumeArgs),
     /// List volumes, with what they hold and who has them
     #[command(visible_alias = "list", after_help = "Example:\n  sudo roost volume ls -o wide")]
