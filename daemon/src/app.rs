@@ -164,16 +164,9 @@ impl App {
             tasks: tasks.clone(),
         });
         let api_handle = api.listen(socket_config(&config)?, shutdown.clone())?;
-        let link = match &config.central {
-            None => None,
-            Some(central) => {
-                let (sandboxes, status) = (Arc::new(manager.clone()), status.clone());
-                let parts = LinkParts { sandboxes, status, api, tasks: tasks.clone() };
-                let link = link::start(link_config(&config, central, &node.layout)?, parts, shutdown.clone())?;
-                tasks.spawn("link-state", copy_state(link.state(), link_state_tx));
-                Some(link)
-            }
-        };
+        let (sandboxes, status_of_link) = (Arc::new(manager.clone()), status.clone());
+        let parts = LinkParts { sandboxes, status: status_of_link, api, tasks: tasks.clone() };
+        let link = connect(&config, &node.layout, parts, link_state_tx, &shutdown)?;
         let link_state = link.as_ref().map(LinkHandle::state);
         let samples = Samples::new(services.ledger.clone(), manager, pools, capacity, status, link_state);
         metrics.attach(Arc::new(samples));
@@ -435,6 +428,21 @@ fn read_join(path: &Path) -> Result<JoinString, StartError> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| StartError::JoinToken(format!("cannot read {}: {e}", path.display())))?;
     text.trim().parse().map_err(|e| StartError::JoinToken(format!("{}: {e}", path.display())))
+}
+
+/// Begins the connection to central, where there is one.
+fn connect(
+    config: &Config,
+    layout: &Layout,
+    parts: LinkParts,
+    state: watch::Sender<Option<link::LinkState>>,
+    shutdown: &CancellationToken,
+) -> Result<Option<LinkHandle>, StartError> {
+    let Some(central) = &config.central else { return Ok(None) };
+    let tasks = parts.tasks.clone();
+    let link = link::start(link_config(config, central, layout)?, parts, shutdown.clone())?;
+    tasks.spawn("link-state", copy_state(link.state(), state));
+    Ok(Some(link))
 }
 
 async fn copy_state(mut from: watch::Receiver<link::LinkState>, to: watch::Sender<Option<link::LinkState>>) {
