@@ -341,7 +341,7 @@ mod tests {
             hold(&table, id, &[mount("home", true)]).unwrap();
             table.open(id, &key).unwrap();
         }
-        assert_eq!(table.close(&a), [key.clone()]);
+        assert_eq!(table.close(&a), std::slice::from_ref(&key));
         assert!(is_open());
         table.close(&b);
         assert!(!is_open(), "held, and not open");
