@@ -9,6 +9,7 @@
 //! - [`convert`]: between messages and model; every message from outside goes
 //!   through it once, at the edge.
 //! - [`support`]: what support bundles are made with, feature `support`.
+//! - [`tree`]: directory trees as tar archives, feature `tree`.
 
 pub mod convert;
 pub mod id;
@@ -16,6 +17,8 @@ pub mod model;
 pub mod protocol;
 #[cfg(feature = "support")]
 pub mod support;
+#[cfg(feature = "tree")]
+pub mod tree;
 
 pub use protocol::PROTOCOL_VERSION;
 

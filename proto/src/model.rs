@@ -5,6 +5,7 @@
 
 mod claim;
 mod claim_request;
+mod copy;
 mod fleet_pool;
 mod image;
 mod node;
@@ -22,6 +23,7 @@ mod volume;
 
 pub use claim::{Binding, BindingState, ClaimContract, ScreenSize};
 pub use claim_request::{BindStep, ClaimFile, Claimed, Content, CreateClaim, ParseContentError};
+pub use copy::{CopyProblem, CopyReport};
 pub use fleet_pool::{FleetPool, FleetPoolStatus, PoolOnNode, PoolStanding};
 pub use image::{ImageInfo, ImageRef, ParseImageRefError};
 pub use node::{
