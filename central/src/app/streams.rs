@@ -61,6 +61,19 @@ impl Scope {
         node_error(&sandbox.node_id, status)
     }
 
+    /// A stream that central cuts off when it shuts down: with an error, so
+    /// that nobody takes a part for the whole.
+    pub(super) fn until_ending<T: Send, S: Stream<Item = T> + Send, F: FnOnce() -> T + Send>(
+        &self,
+        stream: S,
+        cut_off: F,
+    ) -> impl Stream<Item = T> + Send + use<T, S, F> {
+        let ending = self.ending();
+        let last = ending.clone();
+        let last = futures::stream::once(async move { last.is_cancelled().then(cut_off) });
+        stream.take_until(ending.cancelled_owned()).chain(last.filter_map(std::future::ready))
+    }
+
     async fn node_of(&self, sandbox: &Sandbox) -> Result<NodeClient, RequestError> {
         self.central.node_client(&sandbox.node_id).await
     }
@@ -91,8 +104,8 @@ impl Scope {
         let mut node = self.node_of(&sandbox).await?;
         let request = LogsRequest { sandbox_id: sandbox.id.to_string(), source: source.into(), follow, tail_lines };
         let chunks = call(&sandbox.node_id, STREAM_TIMEOUT, node.logs(request)).await?;
-        let ending = self.ending().cancelled_owned();
-        Ok(chunks.map(|chunk| chunk.map(|c| Bytes::from(c.data))).take_until(ending))
+        let cut_off = || Err(Status::unavailable("central shuts down: ask again"));
+        Ok(self.until_ending(chunks.map(|chunk| chunk.map(|c| Bytes::from(c.data))), cut_off))
     }
 
     /// Finds sandbox and node of an exec before anything is upgraded.

@@ -12,7 +12,7 @@ use crate::node::Node;
 use crate::node_api::FakeNode;
 
 /// A central with one node that serves tunnels, and one sandbox there.
-async fn with_tunnels(extra: &str) -> (Central, Node, FakeNode, String) {
+pub(crate) async fn with_tunnels(extra: &str) -> (Central, Node, FakeNode, String) {
     let central = Central::start_with(extra).await;
     let (node, mut session) = Node::ready(&central, "n1", 4).await;
     let made = central.post("/sandboxes", r#"{"template":"bare","name":"box"}"#).await.json();
@@ -78,6 +78,17 @@ async fn logs_carry_the_wish_and_follow_until_the_client_goes() {
     assert_eq!(&first.data_ref().unwrap()[..], b"source 1 follow true tail None\n");
     central.get("/sandboxes/box/logs?source=kernel").await.assert_problem(422, "invalid-field");
     central.get("/sandboxes/box/logs?since=1").await.assert_problem(422, "invalid-field");
+}
+
+#[tokio::test]
+async fn a_follower_is_not_told_that_all_is_said_when_central_leaves() {
+    let (central, _, _, _) = with_tunnels(PLAIN).await;
+    let follow = central.request(Method::GET, "/sandboxes/box/logs?follow=true").body(Full::default()).unwrap();
+    let mut body = open(central.ends.api, follow).await.into_body();
+    soon("a chunk", http_body_util::BodyExt::frame(&mut body)).await.unwrap().unwrap();
+    assert!(central.stop().await);
+    let end = soon("the end", http_body_util::BodyExt::frame(&mut body)).await;
+    assert!(matches!(end, Some(Err(_))), "{end:?}");
 }
 
 type Socket = tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>;

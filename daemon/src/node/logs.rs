@@ -37,7 +37,8 @@ fn rotate_all(dir: &Path, max_bytes: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Copies at most the last `max_bytes`: a flood may have outrun the period.
+/// Copies a file that is a little too long whole, so that who follows finds in
+/// the copy where it was; after a flood, which outruns the period, its end.
 fn rotate_one(path: &Path, max_bytes: u64) -> Result<(), Error> {
     use std::io::{Read, Seek, SeekFrom};
     let error = |e| Error::path("rotate", path, e);
@@ -46,10 +47,13 @@ fn rotate_one(path: &Path, max_bytes: u64) -> Result<(), Error> {
     if len <= max_bytes {
         return Ok(());
     }
-    file.seek(SeekFrom::Start(len - max_bytes)).map_err(error)?;
+    let slack = max_bytes / 4;
+    let begin = if len > max_bytes.saturating_add(slack) { len - max_bytes } else { 0 };
+    file.seek(SeekFrom::Start(begin)).map_err(error)?;
     let older = older(path);
+    // To the end, which moves: what is written behind it would be lost.
     let copied = std::fs::File::create(&older)
-        .and_then(|mut copy| std::io::copy(&mut (&file).take(max_bytes), &mut copy))
+        .and_then(|mut copy| std::io::copy(&mut (&file).take(max_bytes.saturating_add(2 * slack)), &mut copy))
         .map_err(|e| Error::path("copy to", &older, e));
     // Emptied even if the copy failed: a full disk heals only this way.
     file.set_len(0).map_err(error)?;
@@ -78,6 +82,16 @@ mod tests {
         std::io::Write::write_all(&mut writer, b"new").unwrap();
         assert_eq!(std::fs::read_to_string(sandbox.join("workload.log.1")).unwrap(), "6789");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_log_that_is_a_little_too_long_keeps_its_places_for_who_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("workload.log");
+        std::fs::write(&path, "0123456789").unwrap();
+        rotate_one(&path, 8).unwrap();
+        assert_eq!(std::fs::read_to_string(older(&path)).unwrap(), "0123456789");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
     }
 
     #[test]
