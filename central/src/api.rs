@@ -11,6 +11,7 @@
 mod claim;
 mod exec;
 mod extract;
+mod files;
 mod image;
 mod layers;
 mod node;
@@ -69,6 +70,7 @@ fn routes() -> Routes {
         ("/sandboxes/{sandbox}/screenshot", get(stream::screenshot)),
         ("/sandboxes/{sandbox}/logs", get(stream::logs)),
         ("/sandboxes/{sandbox}/exec", get(exec::exec)),
+        ("/sandboxes/{sandbox}/files", get(files::download).put(files::upload)),
         ("/watch/sandboxes", get(watch::watch)),
         ("/nodes", get(node::list)),
         ("/nodes/{node}", get(node::get).delete(node::delete)),

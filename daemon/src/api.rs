@@ -10,6 +10,7 @@ pub mod claim;
 mod convert;
 pub mod debug;
 pub mod exec;
+pub mod files;
 pub mod image;
 mod listen;
 pub mod logs;
@@ -34,6 +35,7 @@ pub use listen::{ApiHandle, ListenError, SocketConfig};
 use claim::Claims;
 use debug::DebugSource;
 use exec::ExecRunner;
+use files::Files;
 use image::ImageStore;
 use logs::LogFiles;
 use peer::Caller;
@@ -54,6 +56,8 @@ pub struct ApiParts {
     pub volumes: Option<Volumes>,
     /// Programs inside a workload.
     pub execs: Arc<dyn ExecRunner>,
+    /// Files of a workload.
+    pub files: Arc<dyn Files>,
     /// Frames of a display.
     pub screenshots: Arc<dyn Screenshots>,
     /// Images that the node holds.

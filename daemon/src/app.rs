@@ -23,7 +23,8 @@ use crate::metrics::Metrics;
 use crate::node::debug::Inside;
 use crate::node::pressure::PressureGuard;
 use crate::node::{
-    exec::Execs, images::NodeImages, logs, samples::Samples, screenshots::Frames, status, support::Support, usage,
+    exec::Execs, files::WorkloadFiles, images::NodeImages, logs, samples::Samples, screenshots::Frames, status,
+    support::Support, usage,
 };
 use crate::pool::Pools;
 use crate::pull::Puller;
@@ -150,19 +151,7 @@ impl App {
             link: link_state,
             log,
         };
-        let api = Api::new(ApiParts {
-            sandboxes: Arc::new(manager.clone()),
-            claims: Arc::new(pools.clone()),
-            volumes: Some(volumes),
-            execs: Arc::new(Execs::new(node.clone(), manager.clone())),
-            screenshots: Arc::new(Frames::new(node.clone(), manager.clone())),
-            images: Arc::new(images),
-            logs: LogFiles { dir: node.layout.logs() },
-            node: status.clone(),
-            debug: Arc::new(inside.clone()),
-            support: Arc::new(Support::new(inside, metrics.clone(), tasks.clone())),
-            tasks: tasks.clone(),
-        });
+        let api = api(inside, &pools, volumes, images, &metrics, &tasks);
         let api_handle = api.listen(socket_config(&config)?, shutdown.clone())?;
         let (sandboxes, status_of_link) = (Arc::new(manager.clone()), status.clone());
         let parts = LinkParts { sandboxes, status: status_of_link, api, tasks: tasks.clone() };
@@ -182,6 +171,25 @@ impl App {
             link.stopped(GRACE).await;
         }
     }
+}
+
+/// What the socket and the tunnels answer with.
+fn api(inside: Inside, pools: &Pools, volumes: Volumes, images: NodeImages, metrics: &Metrics, tasks: &Tasks) -> Api {
+    let (node, manager) = (inside.node.clone(), inside.manager.clone());
+    Api::new(ApiParts {
+        sandboxes: Arc::new(manager.clone()),
+        claims: Arc::new(pools.clone()),
+        volumes: Some(volumes),
+        execs: Arc::new(Execs::new(node.clone(), manager.clone())),
+        files: Arc::new(WorkloadFiles::new(node.clone(), manager.clone())),
+        screenshots: Arc::new(Frames::new(node.clone(), manager)),
+        images: Arc::new(images),
+        logs: LogFiles { dir: node.layout.logs() },
+        node: inside.status.clone(),
+        debug: Arc::new(inside.clone()),
+        support: Arc::new(Support::new(inside, metrics.clone(), tasks.clone())),
+        tasks: tasks.clone(),
+    })
 }
 
 /// Answers metrics and probes from now on.

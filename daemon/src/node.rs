@@ -2,6 +2,7 @@
 
 pub mod debug;
 pub mod exec;
+pub mod files;
 pub mod images;
 pub mod logs;
 pub mod pressure;

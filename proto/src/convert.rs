@@ -4,6 +4,7 @@
 //! names the field. Writing cannot fail.
 
 mod claim;
+mod copy;
 mod image;
 mod node;
 mod pressure;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{claim, exec, image, node, orphan, pool, profile, sandbox, stream, support, template, token, watch};
+use super::{claim, exec, files, image, node, orphan, pool, profile, sandbox, stream, support, template, token, watch};
 
 #[derive(Debug, OpenApi)]
 #[openapi(
@@ -20,7 +20,7 @@ use super::{claim, exec, image, node, orphan, pool, profile, sandbox, stream, su
     paths(
         sandbox::list, sandbox::create, sandbox::get, sandbox::update, sandbox::delete,
         sandbox::start, sandbox::stop, sandbox::restart,
-        stream::screenshot, stream::logs, exec::exec, watch::watch,
+        stream::screenshot, stream::logs, exec::exec, files::download, files::upload, watch::watch,
         node::list, node::get, node::delete, node::rotate, node::readmit,
         orphan::list, orphan::adopt, orphan::remove,
         support::doctor, support::starts, support::node, support::central,

@@ -221,9 +221,25 @@ fn node(error: &NodeCallError) -> ApiError {
     }
 }
 
+/// Kinds that a node tells by its stable word alone.
+fn by_word(status: &tonic::Status) -> Option<Kind> {
+    Some(match status.metadata().get("roost-code")?.to_str().ok()? {
+        "path-not-found" => (StatusCode::NOT_FOUND, "path-not-found", "There is no such path in the sandbox"),
+        "path-not-directory" => (StatusCode::CONFLICT, "path-not-directory", "The path is no directory"),
+        "path-not-usable" => (StatusCode::CONFLICT, "path-not-usable", "The sandbox's user may not use the path"),
+        "path-no-space" => (StatusCode::INSUFFICIENT_STORAGE, "no-space", "No room is left in the sandbox"),
+        "archive-refused" => (StatusCode::UNPROCESSABLE_ENTITY, "archive-refused", "The archive asks for too much"),
+        "archive-damaged" => (StatusCode::UNPROCESSABLE_ENTITY, "archive-damaged", "The archive cannot be read"),
+        _ => return None,
+    })
+}
+
 /// What a node's gRPC status means to a caller of REST.
 fn node_status(text: &str, status: &tonic::Status) -> ApiError {
     use tonic::Code;
+    if let Some(kind) = by_word(status) {
+        return ApiError::new(kind, text);
+    }
     match status.code() {
         Code::NotFound => ApiError::new(not_found(Noun::Sandbox), text),
         Code::InvalidArgument => RequestError::field("request", status.message()).into(),

@@ -7,6 +7,7 @@
 mod claim;
 mod command;
 mod desks;
+mod files;
 mod harness;
 mod lifecycle;
 mod node;

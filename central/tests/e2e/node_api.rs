@@ -39,6 +39,8 @@ impl NodeApi for FakeNode {
     type WatchSandboxesStream = Answers<Sandbox>;
     type ExecStream = Answers<ExecOutput>;
     type LogsStream = Answers<LogChunk>;
+    type UploadFilesStream = Answers<UploadFilesProgress>;
+    type DownloadFilesStream = Answers<DownloadFilesPiece>;
     type ImportImageStream = Answers<ImportImageProgress>;
     type PullImageStream = Answers<PullImageProgress>;
     type ExportImageStream = Answers<ExportImageChunk>;
@@ -145,6 +147,12 @@ impl NodeApi for FakeNode {
         Ok(Response::new(if request.follow { Box::pin(chunks.chain(forever)) } else { Box::pin(chunks) }))
     }
 
+    async fn upload_files(&self, request: Request<Streaming<UploadFilesInput>>) -> Answer<Self::UploadFilesStream> {
+        super::files::upload(request.into_inner()).await
+    }
+    async fn download_files(&self, request: Request<DownloadFilesRequest>) -> Answer<Self::DownloadFilesStream> {
+        super::files::download(&request.into_inner())
+    }
     async fn screenshot(&self, request: Request<ScreenshotRequest>) -> Answer<ScreenshotResponse> {
         // Larger than any window and any default limit of a message.
         let mut png = request.into_inner().sandbox_id.into_bytes();

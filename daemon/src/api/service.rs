@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tokio::sync::Semaphore;
 
 use super::status::within;
-use super::{ApiParts, claim, debug, exec, image, logs, sandbox, screenshot, watch};
+use super::{ApiParts, claim, debug, exec, files, image, logs, sandbox, screenshot, watch};
 
 /// A server-streaming answer.
 pub(super) type Answers<T> = std::pin::Pin<Box<dyn futures::Stream<Item = Result<T, Status>> + Send>>;
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) readers: Arc<Semaphore>,
     /// Imports that may still begin.
     pub(super) imports: Arc<Semaphore>,
+    /// Copies of files that may still begin.
+    pub(super) copies: Arc<Semaphore>,
 }
 
 impl Shared {
@@ -37,6 +39,7 @@ impl Shared {
             execs: Arc::new(Semaphore::new(exec::EXECS_MAX)),
             readers: Arc::new(Semaphore::new(logs::READERS_MAX)),
             imports: Arc::new(Semaphore::new(image::IMPORTS_MAX)),
+            copies: Arc::new(Semaphore::new(files::COPIES_MAX)),
         }
     }
 }
@@ -54,6 +57,8 @@ impl NodeApi for NodeApiService {
     type WatchSandboxesStream = Answers<wire::Sandbox>;
     type ExecStream = Answers<wire::ExecOutput>;
     type LogsStream = Answers<wire::LogChunk>;
+    type UploadFilesStream = Answers<wire::UploadFilesProgress>;
+    type DownloadFilesStream = Answers<wire::DownloadFilesPiece>;
     type ImportImageStream = Answers<wire::ImportImageProgress>;
     type PullImageStream = Answers<wire::PullImageProgress>;
     type ExportImageStream = Answers<wire::ExportImageChunk>;
@@ -120,6 +125,17 @@ impl NodeApi for NodeApiService {
 
     async fn logs(&self, request: Request<wire::LogsRequest>) -> Answer<Self::LogsStream> {
         within(logs::logs(&self.0, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn upload_files(
+        &self,
+        request: Request<Streaming<wire::UploadFilesInput>>,
+    ) -> Answer<Self::UploadFilesStream> {
+        files::upload(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn download_files(&self, request: Request<wire::DownloadFilesRequest>) -> Answer<Self::DownloadFilesStream> {
+        within(files::download(&self.0, request.into_inner())).await.map(Response::new)
     }
 
     async fn screenshot(&self, request: Request<wire::ScreenshotRequest>) -> Answer<wire::ScreenshotResponse> {

@@ -8,14 +8,17 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use roost_proto::convert::InvalidMessage;
+use roost_proto::tree::TreeError;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::exec::ExecError;
+use super::files::FilesError;
 use super::logs::LogsError;
 use super::screenshot::ScreenshotError;
 use crate::containerd::image::spool::SpoolError;
 use crate::containerd::image::{ImageError, LayerError};
+use crate::host::inside::copy::CopyError;
 use crate::logging::LoggingError;
 use crate::pull::PullError;
 use crate::registry::RegistryError;
@@ -151,6 +154,37 @@ impl From<ExecError> for Status {
             ExecError::Command { .. } => status(Code::InvalidArgument, "command-not-found", message),
             ExecError::Runtime { .. } => failure(Code::Internal, "exec-failed", &error),
         }
+    }
+}
+
+impl From<FilesError> for Status {
+    fn from(error: FilesError) -> Self {
+        let message = error.to_string();
+        match &error {
+            FilesError::NotFound(_) => status(Code::NotFound, "sandbox-not-found", message),
+            FilesError::NotReady { .. } | FilesError::Ended(_) => {
+                status(Code::FailedPrecondition, "sandbox-not-running", message)
+            }
+            FilesError::Copy { source: CopyError::Tree(source), .. } => tree(source),
+            FilesError::Copy { .. } | FilesError::Runtime { .. } => failure(Code::Internal, "copy-failed", &error),
+        }
+    }
+}
+
+/// Client and sandbox, never this daemon, are at fault: nothing is logged.
+fn tree(error: &TreeError) -> Status {
+    let message = chain(error);
+    match error {
+        TreeError::NotFound(_) => status(Code::NotFound, "path-not-found", message),
+        TreeError::NotADirectory(_) => status(Code::FailedPrecondition, "path-not-directory", message),
+        TreeError::NoSpace(_) => status(Code::FailedPrecondition, "path-no-space", message),
+        TreeError::Refused { .. } => status(Code::InvalidArgument, "archive-refused", message),
+        TreeError::Archive(_) => status(Code::InvalidArgument, "archive-damaged", message),
+        TreeError::Path { .. } => status(Code::FailedPrecondition, "path-not-usable", message),
+        TreeError::Input(source) | TreeError::Output(source) if source.kind() == std::io::ErrorKind::TimedOut => {
+            status(Code::DeadlineExceeded, "timeout", message)
+        }
+        TreeError::Input(_) | TreeError::Output(_) => status(Code::Aborted, "archive-broke-off", message),
     }
 }
 

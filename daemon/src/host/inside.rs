@@ -1,4 +1,5 @@
-//! Writing into a running container, as its own user would.
+//! Writing into a running container, as its own user would; whole trees, and
+//! reading them, in [`copy`].
 //!
 //! Paths are resolved in the container's root and mounts: a link that the
 //! sandbox made leads to a place of the sandbox. Each file is new and then
@@ -6,6 +7,8 @@
 //! among them, is ever opened for writing. The rights are those of the user.
 
 #![allow(unsafe_code)]
+
+pub mod copy;
 
 use std::fs::File;
 use std::io::Write;
@@ -42,8 +45,12 @@ pub fn write_files(process: &Process, uid: u32, gid: u32, files: &[NewFile]) -> 
     as_user(uid, gid, || files.iter().try_for_each(|file| write(&root, file)))
 }
 
-/// Runs `work` on a thread with the file rights of a user.
-fn as_user<T: Send>(uid: u32, gid: u32, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+/// Runs `work` on a thread that has the file rights of a user, and no other.
+fn as_user<T: Send, E: From<Error> + Send>(
+    uid: u32,
+    gid: u32,
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
     let on_thread = || {
         // SAFETY: plain system calls without memory. They concern this thread
         // alone, which ends with the work, and have no errors: a refused
@@ -53,10 +60,26 @@ fn as_user<T: Send>(uid: u32, gid: u32, work: impl FnOnce() -> Result<T, Error> 
             // Takes the capabilities over files with it.
             libc::setfsuid(uid);
         }
+        drop_rights().map_err(|e| Error::call("drop the rights of a thread", e))?;
         work()
     };
     let result = std::thread::scope(|scope| scope.spawn(on_thread).join());
-    result.unwrap_or_else(|_| Err(Error::Unfit("writing into a sandbox panicked".into())))
+    result.unwrap_or_else(|_| Err(Error::Unfit("work in a sandbox panicked".into()).into()))
+}
+
+/// Takes groups and capabilities from this thread: with CAP_SYS_RESOURCE it
+/// would write beyond quotas.
+fn drop_rights() -> nix::Result<()> {
+    // linux/capability.h: version 3, this thread; three words for each half.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    const NONE: [u32; 6] = [0; 6];
+    // SAFETY: no groups, so nothing is read. The raw call is for this thread,
+    // the library's is for all of them.
+    let groups = unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) };
+    nix::errno::Errno::result(groups)?;
+    // SAFETY: both are as large as version 3 says and outlive the call.
+    let capabilities = unsafe { libc::syscall(libc::SYS_capset, HEADER.as_ptr(), NONE.as_ptr()) };
+    nix::errno::Errno::result(capabilities).map(drop)
 }
 
 fn in_root(flags: OFlag) -> OpenHow {

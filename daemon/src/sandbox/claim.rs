@@ -24,8 +24,8 @@ mod workload;
 pub use dir::{ClaimDir, claimed};
 pub use hook::{HookError, call_hook};
 pub use parcel::{Outcome, Parcel};
-pub use workload::WorkloadPids;
-use workload::{bound_before, note_bound, workload};
+pub use workload::{WorkloadPids, workload};
+use workload::{bound_before, note_bound};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -132,6 +132,7 @@ impl SimNode {
             claims: Arc::new(pools),
             volumes: None,
             execs: parts.clone(),
+            files: parts.clone(),
             screenshots: parts.clone(),
             images: parts.clone(),
             logs: LogFiles { dir: self.shared.config.fleet.state_dir.join("logs") },

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::host::SimHost;
 use crate::api::debug::DebugSource;
 use crate::api::exec::{ExecError, ExecRunner, ExecSession, ExecSpec};
+use crate::api::files::{Files, FilesError, Tree};
 use crate::api::image::{Archive, ImageStore, Pull};
 use crate::api::screenshot::{Png, ScreenshotError, Screenshots};
 use crate::api::support::SupportSource;
@@ -29,7 +30,7 @@ use crate::sandbox::publisher::unix_ms;
 const GREY: u8 = 0x60;
 
 #[derive(Debug, thiserror::Error)]
-#[error("the node is a simulation: it runs no programs and draws nothing")]
+#[error("the node is a simulation: it runs no programs, draws nothing and holds no files")]
 struct Simulated;
 
 /// One node's answers.
@@ -48,6 +49,14 @@ impl ExecRunner for Parts {
     async fn start(&self, id: &SandboxId, _spec: ExecSpec) -> Result<ExecSession, ExecError> {
         self.manager.get(id).ok_or_else(|| ExecError::NotFound(id.clone()))?;
         Err(ExecError::Runtime { operation: "run a program", id: id.clone(), source: Box::new(Simulated) })
+    }
+}
+
+#[tonic::async_trait]
+impl Files for Parts {
+    async fn open(&self, id: &SandboxId) -> Result<Box<dyn Tree>, FilesError> {
+        self.manager.get(id).ok_or_else(|| FilesError::NotFound(id.clone()))?;
+        Err(FilesError::Runtime { id: id.clone(), source: Box::new(Simulated) })
     }
 }
 

@@ -23,6 +23,7 @@ use roost_proto::model::{
 use roostd::api::claim::Claims;
 use roostd::api::debug::DebugSource;
 use roostd::api::exec::{ExecControl, ExecError, ExecRunner, ExecSession, ExecSpec, TerminalSize};
+use roostd::api::files::{Files, FilesError, Tree};
 use roostd::api::image::{Archive, ImageStore, Pull};
 use roostd::api::logs::LogFiles;
 use roostd::api::sandbox::Sandboxes;
@@ -32,6 +33,7 @@ use roostd::api::{Api, ApiParts};
 use roostd::containerd::image::archive::ArchiveError;
 use roostd::containerd::image::source::BlobStream;
 use roostd::containerd::image::{ImageError, Progress};
+use roostd::host::inside::copy::Inside;
 use roostd::link::NodeSandboxes;
 use roostd::logging::LoggingError;
 use roostd::sandbox::claim::Bound;
@@ -346,6 +348,18 @@ impl SupportSource for FakeSupport {
     }
 }
 
+/// Every sandbox has the same files: those of a directory.
+struct FakeFiles(std::path::PathBuf);
+
+#[tonic::async_trait]
+impl Files for FakeFiles {
+    async fn open(&self, id: &SandboxId) -> Result<Box<dyn Tree>, FilesError> {
+        let root = std::fs::File::open(&self.0);
+        let root = root.map_err(|error| FilesError::Runtime { id: id.clone(), source: Box::new(error) })?;
+        Ok(Box::new(Inside { root: root.into(), first_id: 0, uid: 0, gid: 0 }))
+    }
+}
+
 /// A node that keeps nothing ready.
 struct NoPools;
 
@@ -384,6 +398,7 @@ pub(crate) fn api(node: &FakeNode, dir: &Path, tasks: &Tasks) -> Api {
         claims: Arc::new(NoPools),
         volumes: None,
         execs: Arc::new(HostPrograms),
+        files: Arc::new(FakeFiles(dir.join("files"))),
         screenshots: Arc::new(FakeScreens(node.clone())),
         images: Arc::new(FakeImages),
         logs: LogFiles { dir: dir.to_path_buf() },

@@ -5,6 +5,7 @@
 mod catalog;
 mod claim;
 mod config;
+mod copy;
 mod debug;
 #[cfg(test)]
 mod docs;
@@ -18,6 +19,7 @@ mod volume;
 pub(crate) use catalog::{ApplyArgs, CatalogCommand, GetManifestArgs, RemoveManifestArgs};
 pub(crate) use claim::{ClaimArgs, FileArg, SecretArg, SecretSource};
 pub(crate) use config::{ConfigCommand, SetContextArgs};
+pub(crate) use copy::CopyArgs;
 pub(crate) use debug::{BundleArgs, DebugCommand, TraceArgs};
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use image::{

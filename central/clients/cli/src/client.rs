@@ -2,7 +2,7 @@
 //!
 //! [`connect`]: TCP and TLS. [`call`]: one request. [`error`]: what can go
 //! wrong. [`lines`], [`sse`], [`watch`]: streams. [`socket`]: WebSocket. One
-//! file per noun: [`sandboxes`], [`nodes`], [`pools`], [`catalog`], [`images`],
+//! file per noun: [`sandboxes`], [`nodes`], [`pools`], [`catalog`], [`images`], [`files`],
 //! [`support`]. Redirects
 //! are never followed, so that a token stays with its server.
 
@@ -10,6 +10,7 @@ mod call;
 mod catalog;
 mod connect;
 mod error;
+mod files;
 mod images;
 mod lines;
 mod nodes;
@@ -24,6 +25,7 @@ mod watch;
 pub(crate) use call::Call;
 pub(crate) use catalog::Manifest;
 pub(crate) use error::ClientError;
+pub(crate) use files::Piece;
 pub(crate) use images::{HeldImage, ImportEvent, Prune, PruneLine, Pruned, Pull, PullEvent, PullLine, Upload};
 pub(crate) use nodes::JoinTokenInfo;
 pub(crate) use sandboxes::{Filter, LogQuery, Verb};

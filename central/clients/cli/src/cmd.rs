@@ -2,6 +2,7 @@
 
 mod catalog;
 mod config;
+mod copy;
 mod debug;
 mod doctor;
 mod exec;

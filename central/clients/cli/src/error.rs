@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use roost_proto::model::Stage;
+use roost_proto::tree::TreeError;
 
 use crate::client::ClientError;
 use crate::context::ContextError;
@@ -73,6 +74,9 @@ pub(crate) enum CliError {
     /// The daemon on this machine.
     #[error(transparent)]
     NodeSocket(#[from] NodeSocketError),
+    /// Files of the user's, as a tree.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// The result.
     #[error(transparent)]
     Output(#[from] OutputError),
@@ -98,6 +102,8 @@ impl CliError {
             Self::Wait(WaitError::Refused { .. }) => Exit::Conflict,
             Self::Wait(_) => Exit::Error,
             Self::NodeSocket(error) => error.exit(),
+            Self::Tree(TreeError::NotFound(_)) => Exit::NotFound,
+            Self::Tree(_) => Exit::Error,
             Self::Told(exit) => *exit,
         }
     }
@@ -158,7 +164,7 @@ impl CliError {
             Self::Client(error) | Self::Wait(WaitError::Client(error)) => client_hint(error),
             Self::Wait(error) => wait_hint(error),
             Self::NodeSocket(error) => error.hint(),
-            Self::File { .. } | Self::Output(_) | Self::Told(_) => None,
+            Self::File { .. } | Self::Tree(_) | Self::Output(_) | Self::Told(_) => None,
         }
     }
 }
@@ -171,7 +177,7 @@ fn client_exit(error: &ClientError) -> Exit {
             Some(401 | 403) => Exit::Unauthorized,
             Some(404 | 410) => Exit::NotFound,
             Some(408 | 504) => Exit::Timeout,
-            Some(409 | 412) => Exit::Conflict,
+            Some(409 | 412 | 507) => Exit::Conflict,
             Some(429 | 502 | 503) => Exit::Unavailable,
             Some(400 | 413 | 415 | 422) => Exit::Usage,
             _ => Exit::Error,

@@ -35,7 +35,10 @@ impl WorkloadPids {
 }
 
 /// The first process of a sandbox's workload.
-pub(super) async fn workload(node: &Node, id: &SandboxId) -> Result<Process, BindError> {
+///
+/// # Errors
+/// [`BindError::NotRunning`], or that it cannot be asked for.
+pub async fn workload(node: &Node, id: &SandboxId) -> Result<Process, BindError> {
     let namespaces = node.layout.sandbox(id).namespaces();
     if let Some(pid) = node.workload_pids.get(id)
         && let Some(process) = Process::of(pid, &namespaces)?

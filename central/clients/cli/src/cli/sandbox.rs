@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use roost_proto::id::{ProfileName, SandboxName, TemplateName};
 use roost_proto::model::{Phase, ResourcesChange};
 
-use super::ClaimArgs;
+use super::{ClaimArgs, CopyArgs};
 use crate::output::{ListArgs, OutputArgs};
 use crate::values;
 use crate::wait::Goal;
@@ -96,6 +96,26 @@ Examples:
 
 The exit code is the program's own.")]
     Exec(ExecArgs),
+    /// Copy files and directories into a sandbox or out of it
+    #[command(
+        visible_alias = "copy",
+        after_help = "\
+Examples:
+  roost sandbox cp report.txt demo:/home/agent/
+  roost sandbox cp src tests demo:/home/agent/work
+  roost sandbox cp src/. demo:/home/agent/work
+  roost sandbox cp demo:/home/agent/out ./out
+  roost sandbox cp demo:/home/agent/out - | tar t
+  tar c src | roost sandbox cp - demo:/home/agent
+  sudo roost sandbox cp a.txt demo:/tmp --node-socket /run/roost/roostd.sock
+
+TARGET is as for cp: a directory that exists is copied into; another path is the
+new name of the one SOURCE. SOURCE/. is the content of a directory. Files are
+written and read as the sandbox's user, without a program of the image. Links
+are copied as links; what is below a link, outside of the tree or a device is
+refused. A copy that breaks off leaves whole files only."
+    )]
+    Cp(CopyArgs),
     /// Print the output of a sandbox
     #[command(
         visible_alias = "log",

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use roost_proto::id::SandboxName;
 use roost_proto::model::Sandbox;
 
-use super::{App, Several, exec, logs, screenshot};
+use super::{App, Several, copy, exec, logs, screenshot};
 use crate::cli::{SandboxCommand, WaitArgs};
 use crate::client::Verb;
 use crate::error::CliError;
@@ -38,6 +38,7 @@ pub(super) async fn run(app: &App, command: SandboxCommand) -> Result<ExitCode, 
         SandboxCommand::Set(args) => set::run(app, args).await,
         SandboxCommand::Rm(args) => remove::run(app, args).await,
         SandboxCommand::Exec(args) => return exec::run(app, args).await,
+        SandboxCommand::Cp(args) => copy::run(app, args).await,
         SandboxCommand::Logs(args) => logs::run(app, args).await,
         SandboxCommand::Screenshot(args) => screenshot::run(app, args).await,
         SandboxCommand::Wait(args) => run_wait(app, args).await,

@@ -50,6 +50,8 @@ impl NodeApi for Daemon {
     type WatchSandboxesStream = Many<Sandbox>;
     type ExecStream = Many<ExecOutput>;
     type LogsStream = Many<LogChunk>;
+    type UploadFilesStream = Many<UploadFilesProgress>;
+    type DownloadFilesStream = Many<DownloadFilesPiece>;
     type ImportImageStream = Many<ImportImageProgress>;
     type PullImageStream = Many<PullImageProgress>;
     type ExportImageStream = Many<ExportImageChunk>;
@@ -103,6 +105,12 @@ impl NodeApi for Daemon {
     }
     async fn logs(&self, _: Request<LogsRequest>) -> Answer<Self::LogsStream> {
         no()
+    }
+    async fn upload_files(&self, request: Request<Streaming<UploadFilesInput>>) -> Answer<Self::UploadFilesStream> {
+        super::copy::take(request.into_inner()).await
+    }
+    async fn download_files(&self, request: Request<DownloadFilesRequest>) -> Answer<Self::DownloadFilesStream> {
+        super::copy::give(&request.into_inner())
     }
     async fn screenshot(&self, _: Request<ScreenshotRequest>) -> Answer<ScreenshotResponse> {
         no()
@@ -204,13 +212,13 @@ impl NodeSupport for Daemon {
 }
 
 /// A daemon on a socket; it ends when dropped.
-struct Node {
-    roost: Roost,
+pub(crate) struct Node {
+    pub(crate) roost: Roost,
     _stop: oneshot::Sender<()>,
 }
 
 impl Node {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let roost = Roost::alone();
         let socket = roost.home().join("roostd.sock");
         let (stop, stopped) = oneshot::channel::<()>();

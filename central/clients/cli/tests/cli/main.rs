@@ -6,6 +6,7 @@
 mod catalog;
 mod central;
 mod config;
+mod copy;
 mod debug;
 mod exec;
 mod fakes;

@@ -125,6 +125,7 @@ fn one(shared: &Arc<Shared>, request: &Recorded, name: &str, rest: &[&str]) -> R
         ("POST", [verb]) => ask(shared, &sandbox, verb),
         ("GET", ["screenshot"]) => png(),
         ("GET", ["logs"]) => streams::logs(request),
+        (_, ["files"]) => crate::copy::route(request),
         _ => problem(404, "route-not-found", "there is nothing here", &[]),
     }
 }
