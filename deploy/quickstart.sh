@@ -1,7 +1,8 @@
 #!/bin/bash
 # From a bare machine to a desktop that you can see.
 #
-#   quickstart.sh [up]     build, start, make one desktop, save its screenshot
+#   quickstart.sh [up]     build, start, make one desktop, save its screenshot; again, it restarts
+#                          what is of an older build or configuration: desktops run on
 #   quickstart.sh status   what runs
 #   quickstart.sh down     stop and remove all of it
 #
@@ -13,6 +14,9 @@
 #   ROOST_CONTAINERD_SOCKET   use this containerd instead of a private one
 #   ROOST_IMAGES              where built images are kept [/var/cache/roost/images]
 #   CARGO_TARGET_DIR          where cargo builds
+#
+# ROOST_HOME/etc/central.local.toml and roostd.local.toml, where they exist, are added to the
+# configuration that this script writes.
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -123,8 +127,16 @@ build_binaries() {
     done
 }
 
+# Writes standard input and the additions of the site to a configuration file, if that is news: what
+# runs is restarted when its file is newer.
+configure() {
+    local file=$config/$1.toml
+    { cat; [[ ! -e $config/$1.local.toml ]] || cat "$config/$1.local.toml"; } >"$file.new"
+    if cmp -s "$file.new" "$file"; then rm "$file.new"; else mv "$file.new" "$file"; fi
+}
+
 write_configuration() {
-    cat >"$config/containerd.toml" <<END
+    configure containerd <<END
 version = 2
 root = "$home/containerd/root"
 state = "$home/containerd/state"
@@ -134,7 +146,7 @@ address = "$run/containerd.sock"
 [ttrpc]
 address = "$run/containerd.sock.ttrpc"
 END
-    cat >"$config/central.toml" <<END
+    configure central <<END
 state_dir = "$home/central"
 seed_dir = "$repository/deploy/config"
 admin_token_file = "$home/admin-token"
@@ -145,7 +157,7 @@ listen = "127.0.0.1:$((port + 1))"
 [admin]
 listen = "127.0.0.1:$((port + 2))"
 END
-    cat >"$config/roostd.toml" <<END
+    configure roostd <<END
 root = "$home/node"
 runc_state = "/run/$name/runc"
 [containerd]
@@ -219,9 +231,14 @@ make_sandbox() {
     take_picture
 }
 
-# A page is drawn some frames after its window: the picture is taken when two in a row are equal.
+# The browser's window comes after the terminal's, and a page some frames after its window: the
+# picture is taken when both windows are there and two in a row are equal.
 take_picture() {
     local before='' now _
+    for _ in {1..75}; do
+        (($(windows) < 2)) || break
+        sleep 0.4
+    done
     for _ in {1..40}; do
         roost sandbox screenshot "$sandbox" -o "$picture" >/dev/null
         now=$(sha256sum <"$picture")
@@ -230,6 +247,10 @@ take_picture() {
         sleep 0.4
     done
     say "the screen does not come to rest; the picture shows its last state"
+}
+
+windows() {
+    roost sandbox exec "$sandbox" -- xprop -root _NET_CLIENT_LIST 2>/dev/null | grep -o 0x | wc -l
 }
 
 report() {
@@ -265,16 +286,21 @@ roost() {
 
 # start NAME PROGRAM ARG…: in a session of its own, unless it runs.
 start() {
-    local process=$1
+    local process=$1 pid
     shift
     if is_running "$process"; then
-        return 0
+        is_current "$process" && return 0
+        say "== stopping the older $process"
+        stop_process "$process"
     fi
     say "== starting $process"
     # The lock is this script's alone: a daemon must not inherit it.
     setsid "$@" >>"$logs/$process.log" 2>&1 </dev/null {lock}>&- &
-    echo "$!" >"$run/$process.pid"
+    pid=$!
+    echo "$pid" >"$run/$process.pid"
     started=("$process" "${started[@]}")
+    # Before it is its program it is this shell, then setsid: is_running would say that it ended.
+    until is_running "$process" || ! kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
 }
 
 # The pid file may be older than the machine's last boot: the program must be the right one.
@@ -287,6 +313,13 @@ is_running() {
         central) [[ $program == "$bin/roost-central"* ]] ;;
         roostd) [[ $program == "$bin/roostd"* ]] ;;
     esac
+}
+
+# Whether a process runs the program and the configuration that are there now. A new containerd is
+# the machine's affair.
+is_current() {
+    [[ $1 != containerd ]] || return 0
+    [[ $(readlink "/proc/$(<"$run/$1.pid")/exe") != *" (deleted)" && ! $config/$1.toml -nt $run/$1.pid ]]
 }
 
 stop_process() {
