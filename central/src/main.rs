@@ -204,12 +204,15 @@ async fn restore(config: &Config, input: &Path, force: bool) -> Result<(), Failu
     let (bar, on_progress) = command::progress();
     let manifest = backup::restore(config, input, force, on_progress).await?;
     bar.finish_and_clear();
-    eprintln!(
-        "restored what {} kept on {}: start roost-central. Sandboxes that were made since stay on their nodes: see \
-         `roost node orphans ls`",
-        manifest.release,
-        manifest.moment()
-    );
+    let (release, moment) = (&manifest.release, manifest.moment());
+    if manifest.has_database() {
+        eprintln!(
+            "restored what {release} kept on {moment}: start roost-central. Sandboxes that were made since stay on \
+             their nodes: see `roost node orphans ls`"
+        );
+    } else {
+        eprintln!("restored the CA that {release} kept on {moment}; the backup holds no database");
+    }
     Ok(())
 }
 

@@ -1,22 +1,35 @@
 //! A file that gets its name when it is whole.
 //!
-//! It grows beside its place under a name that nobody can guess, made so that
-//! no link is followed, and readable by its owner alone. A crash leaves that
-//! name at most, never half a file under the right one.
+//! Until then it has no name at all, so that a process that is killed leaves
+//! nothing; only where the file system knows no nameless files (NFS, say) it
+//! grows beside its place under a name that nobody can guess. It is made so
+//! that no link is followed, and readable by its owner alone.
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use rand::RngExt;
 
 use crate::secret::hex;
 
-/// A file that is being written; dropped before its end, it is removed.
+/// Where a process finds its own open files by name.
+const OPEN_FILES: &str = "/proc/self/fd";
+/// What is said of a name that is taken.
+const TAKEN: &str = "there is something of that name, and nothing is overwritten: name another file";
+/// Who may read and write: the owner alone.
+const MODE: u32 = 0o600;
+
+/// A file that is being written; dropped before its end, it is gone.
 #[derive(Debug)]
 pub struct NewFile {
     path: PathBuf,
-    partial: PathBuf,
+    /// Its name meanwhile; none where it needs none.
+    partial: Option<PathBuf>,
     file: File,
     is_whole: bool,
 }
@@ -28,16 +41,23 @@ impl NewFile {
     /// What the system says; [`io::ErrorKind::AlreadyExists`] when there is
     /// something of that name, be it a link that leads nowhere.
     pub fn create(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt;
         if path.symlink_metadata().is_ok() {
-            return Err(io::ErrorKind::AlreadyExists.into());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, TAKEN));
         }
+        match nameless(parent(path))? {
+            Some(file) => Ok(Self { path: path.to_owned(), partial: None, file, is_whole: false }),
+            None => Self::beside(path),
+        }
+    }
+
+    /// Begins it under another name.
+    fn beside(path: &Path) -> io::Result<Self> {
         let random: [u8; 8] = rand::rng().random();
         let mut partial = path.as_os_str().to_owned();
         partial.push(format!(".{}.partial", hex(&random)));
         let partial = PathBuf::from(partial);
-        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&partial)?;
-        Ok(Self { path: path.to_owned(), partial, file, is_whole: false })
+        let file = File::options().read(true).write(true).create_new(true).mode(MODE).open(&partial)?;
+        Ok(Self { path: path.to_owned(), partial: Some(partial), file, is_whole: false })
     }
 
     /// Brings the file to the disk and gives it its name. Blocks for the disk.
@@ -47,11 +67,41 @@ impl NewFile {
     pub fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         // A link and no renaming, which would replace what came meanwhile.
-        std::fs::hard_link(&self.partial, &self.path)?;
-        self.is_whole = true;
-        std::fs::remove_file(&self.partial)?;
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
+        match &self.partial {
+            Some(partial) => {
+                std::fs::hard_link(partial, &self.path)?;
+                self.is_whole = true;
+                std::fs::remove_file(partial)?;
+            }
+            None => {
+                let open = Path::new(OPEN_FILES).join(self.file.as_raw_fd().to_string());
+                nix::unistd::linkat(AT_FDCWD, &open, AT_FDCWD, &self.path, AtFlags::AT_SYMLINK_FOLLOW)?;
+                self.is_whole = true;
+            }
+        }
+        File::open(parent(&self.path))?.sync_all()
+    }
+}
+
+/// The directory of a file.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// A file without a name in `dir`; none where there can be no such file, or
+/// where it could get no name later.
+fn nameless(dir: &Path) -> io::Result<Option<File>> {
+    if !Path::new(OPEN_FILES).exists() {
+        return Ok(None);
+    }
+    let flags = OFlag::O_TMPFILE.bits();
+    match File::options().read(true).write(true).custom_flags(flags).mode(MODE).open(dir) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            // open(2): the file system, or the kernel, has none.
+            Some(Errno::EOPNOTSUPP | Errno::EISDIR) => Ok(None),
+            _ => Err(error),
+        },
     }
 }
 
@@ -67,11 +117,11 @@ impl Write for NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        if self.is_whole {
+        let Some(partial) = self.partial.as_ref().filter(|_| !self.is_whole) else {
             return;
-        }
-        if let Err(error) = std::fs::remove_file(&self.partial) {
-            tracing::warn!(path = %self.partial.display(), %error, "half a file stays: remove it");
+        };
+        if let Err(error) = std::fs::remove_file(partial) {
+            tracing::warn!(path = %partial.display(), %error, "half a file stays: remove it");
         }
     }
 }
@@ -93,7 +143,7 @@ mod tests {
         let path = dir.path().join("x");
         let mut file = NewFile::create(&path).unwrap();
         file.write_all(b"half").unwrap();
-        assert!(!path.exists());
+        assert!(names(dir.path()).is_empty(), "a process that is killed here would leave something");
         drop(file);
         assert!(names(dir.path()).is_empty());
         let mut file = NewFile::create(&path).unwrap();
@@ -101,6 +151,21 @@ mod tests {
         file.finish().unwrap();
         assert_eq!((std::fs::read(&path).unwrap().as_slice(), names(dir.path()).len()), (&b"whole"[..], 1));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_system_without_nameless_files_gets_one_beside_the_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let mut file = NewFile::beside(&path).unwrap();
+        file.write_all(b"half").unwrap();
+        assert!(!path.exists() && names(dir.path()).len() == 1);
+        drop(file);
+        assert!(names(dir.path()).is_empty());
+        let mut file = NewFile::beside(&path).unwrap();
+        file.write_all(b"whole").unwrap();
+        file.finish().unwrap();
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), names(dir.path()).len()), (&b"whole"[..], 1));
     }
 
     #[test]

@@ -95,6 +95,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Whether it holds the database, and not the CA alone.
+    #[must_use]
+    pub fn has_database(&self) -> bool {
+        self.files.iter().any(|entry| entry.name == DATABASE)
+    }
+
     /// When it was written, for people.
     #[must_use]
     pub fn moment(&self) -> String {
@@ -137,9 +143,9 @@ pub async fn write(config: &Config, out: &Path, ca_only: bool, on_progress: OnPr
     if !ca_only {
         let spool = Spool::beside(&config.state_dir)?;
         let copied = config.database()?.export(spool.path(), on_progress.clone()).await?;
-        store = Some((spool, copied.rows));
+        store = Some((spool.open_and_forget()?, copied.rows));
     }
-    let archive = Archive { created_at_unix_ms, ca, store: store.as_ref().map(|(spool, _)| spool), on_progress };
+    let archive = Archive { created_at_unix_ms, ca, store: store.as_ref().map(|(export, _)| export), on_progress };
     let written = match target {
         None => archive.write(io::stdout().lock()).map(drop),
         Some(target) => archive.write(target).and_then(NewFile::finish),
@@ -153,7 +159,8 @@ pub async fn write(config: &Config, out: &Path, ca_only: bool, on_progress: OnPr
 struct Archive<'a> {
     created_at_unix_ms: u64,
     ca: Vec<(&'static str, Vec<u8>)>,
-    store: Option<&'a Spool>,
+    /// The export of the database.
+    store: Option<&'a File>,
     on_progress: OnProgress,
 }
 
@@ -162,8 +169,7 @@ impl Archive<'_> {
         let mut tar = tar::Builder::new(zstd::Encoder::new(BufWriter::new(out), LEVEL)?);
         let ca = || self.ca.iter().map(|(name, content)| (format!("{CA_PREFIX}{name}"), content));
         let mut files: Vec<Entry> = ca().map(|(name, content)| Entry::of(name, content)).collect();
-        let mut store = self.store.map(|spool| File::open(spool.path())).transpose()?;
-        let store_entry = store.as_mut().map(|store| Entry::read(DATABASE.into(), store)).transpose()?;
+        let store_entry = self.store.map(|store| Entry::read(DATABASE.into(), store)).transpose()?;
         files.extend(store_entry.clone());
         let release = format!("roost-central {}", env!("CARGO_PKG_VERSION"));
         let manifest = Manifest { version: VERSION, release, created_at_unix_ms: self.created_at_unix_ms, files };
@@ -172,7 +178,7 @@ impl Archive<'_> {
         for (name, content) in ca() {
             append(&mut tar, &name, content.len() as u64, content.as_slice())?;
         }
-        if let (Some(store), Some(Entry { bytes, .. })) = (store, store_entry) {
+        if let (Some(store), Some(Entry { bytes, .. })) = (self.store, store_entry) {
             let on_bytes = |done| (self.on_progress)(Stage::Pack, done, bytes);
             append(&mut tar, DATABASE, bytes, Counted::new(BufReader::new(store), on_bytes))?;
         }
@@ -186,8 +192,8 @@ impl Entry {
     }
 
     /// Reads a file to its end, and goes back to its begin.
-    fn read(name: String, file: &mut File) -> io::Result<Self> {
-        let mut digested = Digested::new(&mut *file);
+    fn read(name: String, mut file: &File) -> io::Result<Self> {
+        let mut digested = Digested::new(file);
         let bytes = io::copy(&mut digested, &mut io::sink())?;
         let sha256 = digested.sha256();
         file.rewind()?;

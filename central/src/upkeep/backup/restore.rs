@@ -44,7 +44,7 @@ pub async fn restore(
     if Authorities::has_any(&dir) && !is_same(&dir, &ca)? {
         return Err(BackupError::OtherCa { path: dir });
     }
-    if !manifest.files.iter().any(|entry| entry.name == DATABASE) {
+    if !manifest.has_database() {
         Authorities::put_files(&dir, &ca)?;
         return Ok(manifest);
     }

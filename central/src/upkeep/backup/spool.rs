@@ -1,6 +1,7 @@
 //! A file that lies beside the state for a while, and readers that count and
 //! digest what passes through them.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,12 @@ impl Spool {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file that was put there, open and without its name: a process that
+    /// is killed leaves nothing.
+    pub(super) fn open_and_forget(self) -> Result<File, BackupError> {
+        File::open(&self.path).map_err(|source| file("read", &self.path, source))
     }
 }
 

@@ -91,6 +91,28 @@ async fn neither_a_state_nor_a_file_is_overwritten() {
     assert!(!victim.exists(), "a link was followed");
 }
 
+/// What lies there while the file is packed is what a process leaves that is
+/// killed then: neither half a backup nor a copy of the database.
+#[tokio::test]
+async fn a_backup_that_is_killed_while_it_packs_leaves_nothing() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = config(dir.path(), "");
+    App::open_store(&config).await.unwrap();
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (state, target, found) = (config.state_dir.clone(), out.path().to_owned(), seen.clone());
+    let look: OnProgress = Arc::new(move |stage, _, _| {
+        if stage == Stage::Pack {
+            let copies = names(&state).into_iter().filter(|name| name.contains(".spool"));
+            found.lock().unwrap().push((copies.collect::<Vec<_>>(), names(&target)));
+        }
+    });
+    write(&config, &out.path().join("backup"), false, look).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert!(!seen.is_empty(), "nothing was packed");
+    assert!(seen.iter().all(|(copies, half)| copies.is_empty() && half.is_empty()), "{seen:?}");
+    assert_eq!(names(out.path()), ["backup"]);
+}
+
 /// The CA is put in its place just before the database commits: what a crash in
 /// between leaves is no obstacle.
 #[tokio::test]
