@@ -30,12 +30,13 @@ pub(super) async fn get(Caller(scope): Caller, Path(id): Path<String>) -> Result
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeleteQuery {
-    /// Give up its sandboxes, because it is lost for good: they are gone (`node-lost`).
+    /// Give it up, because it is lost or stolen: a session that it has is cut, and its sandboxes are gone
+    /// (`node-lost`).
     #[serde(default)]
     force: bool,
 }
 
-/// Removes a node that is offline and, unless forced, empty.
+/// Removes a node that is, unless forced, offline and empty.
 #[utoipa::path(delete, path = "/api/v1/nodes/{node}", tag = "nodes",
     params(("node" = String, Path, description = "Id"), DeleteQuery),
     responses((status = 204, description = "Removed"), (status = "default", body = Problem, description = "Refused")))]

@@ -173,7 +173,10 @@ pub enum Conflict {
     #[error("node {0} is known already: there is nothing to readmit")]
     NodeExists(String),
     /// The node is still heard.
-    #[error("node {name} is {phase}: stop its daemon and wait until it is Offline")]
+    #[error(
+        "node {name} is {phase}: stop its daemon and wait until it is Offline, or cut it off with \
+         `roost node rm --force` if it is lost or stolen"
+    )]
     NodeNotOffline {
         /// The node.
         name: String,

@@ -70,7 +70,8 @@ impl Scope {
     }
 
     /// Removes a node that is silent; its certificate is worthless from then
-    /// on. With `force` also one that holds sandboxes: they are lost with it.
+    /// on. With `force` also one that is connected, as a stolen one may be: its
+    /// session ends. And one that holds sandboxes: they are lost with it.
     ///
     /// # Errors
     /// [`RequestError::NotFound`], [`Conflict::NodeNotOffline`],
@@ -78,7 +79,7 @@ impl Scope {
     pub async fn delete_node(&self, id: &NodeId, force: bool) -> Result<(), RequestError> {
         let node = self.node(id).await?;
         let is_silent = matches!(node.phase, NodePhase::Offline | NodePhase::Enrolled);
-        if !is_silent || self.central.sessions.is_open(id) {
+        if !force && (!is_silent || self.central.sessions.is_open(id)) {
             return Err(Conflict::NodeNotOffline { name: node.name, phase: node.phase }.into());
         }
         let lost = self.store().delete_node(id.clone(), force).await.map_err(|error| match error {

@@ -177,6 +177,21 @@ async fn a_removed_node_has_no_way_back() {
     assert_eq!(idle.client().await.session(hello).await.unwrap_err().code(), Code::Unauthenticated);
 }
 
+/// A stolen node goes on for as long as it likes.
+#[tokio::test]
+async fn a_node_that_is_connected_is_cut_off_by_force_alone() {
+    let central = Central::start().await;
+    let (node, mut session) = Node::ready(&central, "n1", 4).await;
+    let path = format!("/nodes/{}", node.id);
+    let problem = central.delete(&path).await.assert_problem(409, "node-not-offline");
+    assert!(problem["detail"].as_str().unwrap().contains("--force"), "{problem}");
+    assert_eq!(central.delete(&format!("{path}?force=true")).await.status, 204);
+    crate::harness::soon("the end of its session", async { while session.next().await.is_ok() {} }).await;
+    central.get(&path).await.assert_problem(404, "node-not-found");
+    let hello = tokio_stream::once(NodeMessage { body: Some(ToCentral::Hello(node.hello(0))) });
+    assert_eq!(node.client().await.session(hello).await.unwrap_err().code(), Code::Unauthenticated);
+}
+
 #[tokio::test]
 async fn a_silent_node_gets_no_sandbox_and_says_why() {
     let silence = "[link]\nstale_after_s = 1\noffline_after_s = 2\nheartbeat_period_ms = 100";

@@ -69,7 +69,7 @@ pub(crate) struct RemoveNodeArgs {
     /// Names or ids
     #[arg(required = true, value_name = "NODE")]
     pub(crate) nodes: Vec<String>,
-    /// Give up the sandboxes of an offline node: they are Gone (node-lost)
+    /// Give up a lost or stolen node: it is cut off, its sandboxes are Gone (node-lost)
     #[arg(long)]
     pub(crate) force: bool,
     /// With --force on a terminal: do not ask
