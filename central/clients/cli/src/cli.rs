@@ -63,7 +63,7 @@ Environment:
   ROOST_CONTEXT, ROOST_SERVER     as --context, --server
   ROOST_TOKEN, ROOST_TOKEN_FILE   the token; it is never an argument
   ROOST_CONFIG                    the contexts (default ~/.config/roost/config.toml)
-  ROOST_NODE_SOCKET               as --node-socket of `debug`
+  ROOST_NODE_SOCKET               the path of --node-socket, where that names none
   NO_COLOR                        no colours";
 
 /// Desktops for AI agents, launched straight on GPU nodes

@@ -117,3 +117,24 @@ fn every_path_that_the_documentation_names_exists() {
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
+
+/// What begins with a bar in the middle of a page and has no heading row is
+/// shown as text: an empty line has cut a table in two.
+#[test]
+fn every_table_of_the_documentation_has_its_heading() {
+    let is_rule = |line: &str| line.starts_with('|') && line.chars().all(|c| matches!(c, '|' | '-' | ':' | ' '));
+    let mut broken = Vec::new();
+    for (path, page) in pages() {
+        let (mut is_fenced, mut before) = (false, "");
+        let mut lines = page.lines().peekable();
+        while let Some(line) = lines.next() {
+            is_fenced ^= line.trim_start().starts_with("```");
+            let begins = line.starts_with('|') && !before.starts_with('|');
+            if begins && !is_fenced && !lines.peek().is_some_and(|next| is_rule(next)) {
+                broken.push(format!("{}: {line}", path.display()));
+            }
+            before = line;
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}

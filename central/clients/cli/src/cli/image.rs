@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use roost_proto::model::ImageRef;
 
-use crate::node_socket::DEFAULT_SOCKET;
 use crate::output::ListArgs;
 
 /// The verbs of an image.
@@ -76,8 +75,9 @@ pub(crate) struct ListImagesArgs {
 pub(crate) struct SocketArgs {
     /// Ask the daemon on this machine instead of central
     /// [default path: /run/roost/roostd.sock]
-    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = DEFAULT_SOCKET)]
-    pub(crate) node_socket: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    #[allow(clippy::option_option, reason = "absent, without a path, with one")]
+    pub(crate) node_socket: Option<Option<PathBuf>>,
 }
 
 /// Which nodes.
@@ -92,8 +92,9 @@ pub(crate) struct NodesArgs {
     pub(crate) all_nodes: bool,
     /// Ask the daemon on this machine instead of central
     /// [default path: /run/roost/roostd.sock]
-    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = DEFAULT_SOCKET)]
-    pub(crate) node_socket: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", num_args = 0..=1)]
+    #[allow(clippy::option_option, reason = "absent, without a path, with one")]
+    pub(crate) node_socket: Option<Option<PathBuf>>,
 }
 
 /// `pull`.

@@ -68,7 +68,7 @@ async fn list(app: &App, args: ListArgs) -> Result<(), CliError> {
 /// The images of one node, with what only the node knows.
 async fn list_of_node(app: &App, args: ListImagesArgs) -> Result<(), CliError> {
     let place = match (args.socket.node_socket, args.node) {
-        (Some(path), _) => Place::Socket(place::socket(path).await?),
+        (Some(path), _) => Place::Socket(place::socket(app, path).await?),
         (None, name) => {
             let client = app.client()?;
             Place::Central(client, Box::new(node::find(client, &name.unwrap_or_default()).await?))

@@ -102,3 +102,23 @@ fn a_node_that_cannot_prune_is_told_beside_what_the_others_did() {
     assert!(ended.stdout.contains("old/app:1"), "{}", ended.stdout);
     assert!(ended.failed(1).contains("gpu-b: containerd does not answer"));
 }
+
+#[test]
+fn every_verb_finds_the_daemon_where_the_environment_says() {
+    let roost = Roost::alone().var("ROOST_NODE_SOCKET", "/nonexistent/here.sock");
+    let verbs: [&[&str]; 7] = [
+        &["ls"],
+        &["pull", "registry.example/app:1"],
+        &["import", "image.tar"],
+        &["rm", "my/app:1"],
+        &["prune"],
+        &["export", "my/app:1", "-o", "app.tar"],
+        &["pin", "my/app:1"],
+    ];
+    for verb in verbs {
+        let line = [&["image"], verb, &["--node-socket"]].concat();
+        assert!(roost.run(&line).failed(7).contains("/nonexistent/here.sock"), "{verb:?}");
+        let line = [&line[..], &["/nonexistent/there.sock"]].concat();
+        assert!(roost.run(&line).failed(7).contains("/nonexistent/there.sock"), "{verb:?}");
+    }
+}

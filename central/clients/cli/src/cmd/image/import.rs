@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) async fn run(app: &App, args: ImportArgs) -> Result<(), CliError> {
     // First, as a refusal in the middle of a large body is hard to tell.
     let place = match args.socket.node_socket {
-        Some(path) => Place::Socket(place::socket(path).await?),
+        Some(path) => Place::Socket(place::socket(app, path).await?),
         None => {
             let client = app.client()?;
             Place::Central(client, Box::new(choose_node(client, args.node.as_deref()).await?))

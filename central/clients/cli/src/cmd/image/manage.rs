@@ -77,7 +77,7 @@ pub(super) async fn prune(app: &App, args: PruneArgs) -> Result<(), CliError> {
 /// All nodes at the same time, each when it is done.
 async fn prune_everywhere(app: &App, args: &PruneArgs, mut take: impl FnMut(PruneLine)) -> Result<(), CliError> {
     if let Some(path) = &args.nodes.node_socket {
-        let socket = place::socket(path.clone()).await?;
+        let socket = place::socket(app, path.clone()).await?;
         take(place::prune_at(&socket, args.unused_for, args.dry_run).await?);
         return Ok(());
     }
@@ -113,7 +113,10 @@ impl PruneBar {
 }
 
 fn freed(bytes: u64) -> String {
-    format!("{} more are free", human::size(bytes))
+    match bytes {
+        0 => "no more is free than before: what they held is in use elsewhere".into(),
+        bytes => format!("{} more are free", human::size(bytes)),
+    }
 }
 
 /// Writes an image into an archive.
@@ -162,7 +165,7 @@ fn bar(app: &App) -> indicatif::ProgressBar {
 /// The node that an image is taken from.
 async fn holder<'a>(app: &'a App, args: &ExportArgs) -> Result<Place<'a>, CliError> {
     if let Some(path) = &args.socket.node_socket {
-        return Ok(Place::Socket(place::socket(path.clone()).await?));
+        return Ok(Place::Socket(place::socket(app, path.clone()).await?));
     }
     let client = app.client()?;
     let name = match &args.node {

@@ -19,7 +19,7 @@ use roost_proto::node::{
 use tokio::sync::oneshot;
 use tokio_util::io::ReaderStream;
 
-use super::super::{App, node};
+use super::super::{App, node, socket_path};
 use crate::cli::NodesArgs;
 use crate::client::{Client, ImportEvent, PruneLine, Pruned, Pull, PullEvent, PullLine, Upload};
 use crate::error::CliError;
@@ -41,12 +41,12 @@ pub(super) enum Place<'a> {
     Socket(NodeSocket),
 }
 
-/// The daemon at a socket.
+/// The daemon on this machine, at `path` or where it listens else.
 ///
 /// # Errors
 /// Nothing listens there.
-pub(super) async fn socket(path: PathBuf) -> Result<NodeSocket, CliError> {
-    Ok(NodeSocket::connect_patiently(path).await?)
+pub(super) async fn socket(app: &App, path: Option<PathBuf>) -> Result<NodeSocket, CliError> {
+    Ok(NodeSocket::connect_patiently(socket_path(app, path)).await?)
 }
 
 /// The nodes that are meant.
@@ -55,7 +55,7 @@ pub(super) async fn socket(path: PathBuf) -> Result<NodeSocket, CliError> {
 /// See [`CliError`].
 pub(super) async fn places<'a>(app: &'a App, args: &NodesArgs) -> Result<Vec<Place<'a>>, CliError> {
     if let Some(path) = &args.node_socket {
-        return Ok(vec![Place::Socket(socket(path.clone()).await?)]);
+        return Ok(vec![Place::Socket(socket(app, path.clone()).await?)]);
     }
     let client = app.client()?;
     let mut nodes = Vec::new();

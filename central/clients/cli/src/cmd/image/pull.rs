@@ -37,7 +37,7 @@ pub(super) async fn run(app: &App, args: PullArgs) -> Result<(), CliError> {
     let pull = Pull { reference: args.reference, policy, pin: args.pin, nodes };
     let board = Board::new(&app.console);
     let pulled = match args.nodes.node_socket {
-        Some(path) => place::pull_at(&place::socket(path).await?, &pull, |line| board.take(line)).await,
+        Some(path) => place::pull_at(&place::socket(app, path).await?, &pull, |line| board.take(line)).await,
         None => app.client()?.pull_image(&pull, |line| board.take(line)).await.map_err(CliError::from),
     };
     let outcomes = board.finish();
