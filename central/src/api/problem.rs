@@ -196,9 +196,16 @@ fn placement(error: PlaceError, text: String) -> ApiError {
             ApiError::new(NOTHING_FITS, detail)
         }
         PlaceError::ImageNowhere(image) => {
-            let detail = format!(
-                "{text}: import it with `roost image import <archive.tar> --node <node>`, or name it with its registry"
-            );
+            // With a registry it comes this far only where the template says `never`.
+            let detail = if image.registry().is_some() {
+                format!(
+                    "{text}, and the template never pulls: `roost image pull {image} --node <node>`, or another pull_policy"
+                )
+            } else {
+                format!(
+                    "{text}: import it with `roost image import <archive.tar> --node <node>`, or name it with its registry"
+                )
+            };
             let problem = format!("{image} is on no node");
             ApiError::new(IMAGE_NOWHERE, detail).with_errors(vec![FieldError::new("image", problem)])
         }
@@ -297,6 +304,9 @@ mod tests {
         let error = ApiError::from(RequestError::from(PlaceError::ImageNowhere("roost/desktop".parse().unwrap())));
         assert_eq!(error.problem().code, "image-not-found");
         assert!(error.problem().detail.contains("roost image import"));
+        let image = "registry.example/app:1".parse().unwrap();
+        let detail = ApiError::from(RequestError::from(PlaceError::ImageNowhere(image))).problem().detail.clone();
+        assert!(detail.contains("roost image pull registry.example/app:1") && !detail.contains("import"), "{detail}");
     }
 
     #[test]

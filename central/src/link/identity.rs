@@ -50,7 +50,9 @@ pub(super) async fn keep_certificate(central: &Central, caller: &Caller) -> Resu
 
 /// What a node is told that central has removed.
 pub(super) fn removed(node: &NodeId) -> Status {
-    Status::unauthenticated(format!("{node} was removed from central: join again"))
+    Status::unauthenticated(format!(
+        "{node} was removed from central: join again; if central was restored from a backup, `roost node readmit {node}`"
+    ))
 }
 
 /// What a node is told when the store fails: try again.

@@ -28,7 +28,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Plays many Roost nodes at one central: real enrolment, real connections,
 /// simulated sandboxes.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Args {
     /// Configuration file; flags win over it.
     #[arg(long, value_name = "FILE")]

@@ -10,8 +10,8 @@ pub(super) const NOT_ENROLLED: &str =
     "the node has no certificate: make a join token (`roost node join-token`), configure it and restart";
 pub(super) const CERTIFICATE_EXPIRED: &str =
     "the node's certificate has expired: make a join token (`roost node join-token`), configure it and restart";
-pub(super) const NODE_REMOVED: &str =
-    "central does not know the node any more: make a join token (`roost node join-token`), configure it and restart";
+pub(super) const NODE_REMOVED: &str = "central does not know the node any more: if it was restored from a backup, `roost node readmit` takes the node back; \
+     else make a join token (`roost node join-token`), configure it and restart";
 
 pub(super) const HOLDS_SANDBOXES: &str = "the node cannot join again while it holds sandboxes of its earlier enrolment: \
      they would be deleted; if that is wanted, set central.abandon_sandboxes = true and restart";

@@ -46,7 +46,7 @@ pub enum RegistryError {
         object: String,
     },
     /// No answer, or the connection broke, as often as it was tried.
-    #[error("registry {host} cannot be reached for {reference} ({attempts} tries): {advice}")]
+    #[error("registry {host} cannot be reached for {reference} (tries: {attempts}): {advice}")]
     Unreachable {
         /// Which host.
         host: String,

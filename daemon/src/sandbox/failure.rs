@@ -123,14 +123,18 @@ impl StartError {
     }
 }
 
-/// An error with all its causes, in one line.
+/// An error with all its causes, in one line. What a cause only repeats is said
+/// once: some libraries print the cause in the error as well.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
         source = cause.source();
     }
     text
@@ -146,5 +150,19 @@ mod tests {
         assert_eq!(error.reason(), "image-missing");
         let message = error.message(Stage::Rootfs);
         assert!(message.contains("roost image import") && message.contains("a:latest"), "{message}");
+    }
+
+    #[test]
+    fn what_a_cause_only_repeats_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{text}")]
+        struct Told {
+            text: &'static str,
+            source: Option<Box<Told>>,
+        }
+        let told = |text, source: Option<Told>| Told { text, source: source.map(Box::new) };
+        let repeated = told("cannot parse: no level", Some(told("no level", Some(told("no level", None)))));
+        assert_eq!(chain(&told("filter", Some(repeated))), "filter: cannot parse: no level");
+        assert_eq!(chain(&told("a", Some(told("b", None)))), "a: b");
     }
 }

@@ -113,7 +113,7 @@ impl Default for SimConfig {
             start: StartConfig::default(),
             mischief: MischiefConfig::default(),
             // Not every phase of every sandbox of every node.
-            log: LogConfig { filter: "warn,roostd::sim=info".into(), ..LogConfig::default() },
+            log: LogConfig { filter: "warn,roostd::sim=info,roostd_sim=info".into(), ..LogConfig::default() },
         }
     }
 }

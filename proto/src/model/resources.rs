@@ -171,8 +171,9 @@ impl Validate for Resources {
             format!("{} is out of range: use {MIN_PIDS} to {MAX_PIDS}", self.pids_limit),
         );
         let shm_max = (self.memory_limit_bytes / 2).min(MAX_SHM_BYTES);
+        // A limit that leaves no room for it is refused above.
         require(
-            (MIN_SHM_BYTES..=shm_max).contains(&self.shm_bytes),
+            shm_max < MIN_SHM_BYTES || (MIN_SHM_BYTES..=shm_max).contains(&self.shm_bytes),
             "shm_bytes",
             format!(
                 "{} is out of range: use {MIN_SHM_BYTES} (64 MiB) to {shm_max} (half of memory_limit_bytes)",
@@ -210,6 +211,12 @@ mod tests {
         assert_eq!(fields(&with(2 << 30)), Vec::<String>::new());
         assert_eq!(fields(&with(MIN_SHM_BYTES - 1)), ["shm_bytes"]);
         assert_eq!(fields(&with((2 << 30) + 1)), ["shm_bytes"]);
+    }
+
+    #[test]
+    fn a_memory_limit_that_is_too_small_is_not_told_as_a_range_that_ends_before_it_begins() {
+        let small = Resources { memory_limit_bytes: 64 << 20, memory_request_bytes: 0, ..Resources::default() };
+        assert_eq!(fields(&small), ["memory_limit_bytes"]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub enum ImageError {
         reference: ImageRef,
     },
     /// Sandboxes use it.
-    #[error("image {reference} is used by {users} sandboxes of this node: delete them first")]
+    #[error("image {reference} is in use (sandboxes of this node: {users}): delete them first")]
     InUse {
         /// What was to be removed.
         reference: ImageRef,
