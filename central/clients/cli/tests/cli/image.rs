@@ -122,3 +122,19 @@ fn every_verb_finds_the_daemon_where_the_environment_says() {
         assert!(roost.run(&line).failed(7).contains("/nonexistent/there.sock"), "{verb:?}");
     }
 }
+
+#[test]
+fn an_export_has_its_name_only_when_it_is_whole() {
+    let (_central, roost) = with_node();
+    let file = roost.home().join("app.tar");
+    let names = || std::fs::read_dir(roost.home()).unwrap().count();
+    let line = roost.run(&["image", "export", "my/app:1", "--node", "gpu-a", "-o", "app.tar"]).ok();
+    assert_eq!((line.as_str(), std::fs::read(&file).unwrap().as_slice()), ("app.tar (5 B)\n", &b"whole"[..]));
+    std::fs::write(&file, "earlier").unwrap();
+    let before = names();
+    roost.run(&["image", "export", "cut/app:1", "--node", "gpu-a", "-o", "app.tar"]).failed(7);
+    assert_eq!(std::fs::read(&file).unwrap(), b"earlier", "half an archive took its place");
+    assert_eq!(names(), before, "half an archive is left");
+    let piped = roost.run(&["image", "export", "my/app:1", "--node", "gpu-a", "-o", "/dev/null"]);
+    assert_eq!(piped.ok(), "/dev/null (5 B)\n");
+}

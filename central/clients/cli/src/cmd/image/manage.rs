@@ -1,12 +1,12 @@
 //! `roost image prune`, `export`, `pin` and `unpin`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use roost_proto::model::ImageInfo;
 use serde::Serialize;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::super::{App, Several, node};
 use super::place::{self, Place, places};
@@ -130,13 +130,46 @@ pub(super) async fn export(app: &App, args: ExportArgs) -> Result<(), CliError> 
         return Err(CliError::usage("an archive on a terminal is noise", hint));
     }
     let place = holder(app, &args).await?;
-    let mut archive = place.export(&args.reference).await?;
+    let archive = place.export(&args.reference).await?;
+    if is_stdout {
+        write_all(app, archive, tokio::io::stdout(), &args.output).await?;
+        return Ok(());
+    }
+    let beside = beside(&args.output);
+    let path = beside.as_deref().unwrap_or(&args.output);
     let failed = |source| CliError::File { operation: "write", path: args.output.clone(), source };
-    let mut out: Box<dyn tokio::io::AsyncWrite + Unpin> = if is_stdout {
-        Box::new(tokio::io::stdout())
-    } else {
-        Box::new(tokio::fs::File::create(&args.output).await.map_err(failed)?)
-    };
+    let file = tokio::fs::File::create(path).await.map_err(failed)?;
+    let written = write_all(app, archive, file, &args.output).await;
+    if let Some(beside) = &beside {
+        match &written {
+            Ok(_) => tokio::fs::rename(beside, &args.output).await.map_err(failed)?,
+            // What is said is why the archive is not whole.
+            Err(_) => drop(tokio::fs::remove_file(beside).await),
+        }
+    }
+    let line = format!("{} ({})", args.output.display(), human::size(written?));
+    Ok(app.console.line(&line)?)
+}
+
+/// Where an archive grows, so that half a one never has the name of a whole;
+/// none where the name is that of a device or a pipe.
+fn beside(output: &Path) -> Option<PathBuf> {
+    if output.exists() && !output.is_file() {
+        return None;
+    }
+    let mut name = output.as_os_str().to_owned();
+    name.push(".partial");
+    Some(name.into())
+}
+
+/// Writes an archive to its end; returns its size in bytes.
+async fn write_all(
+    app: &App,
+    mut archive: place::Archive<'_>,
+    mut out: impl AsyncWrite + Unpin,
+    path: &Path,
+) -> Result<u64, CliError> {
+    let failed = |source| CliError::File { operation: "write", path: path.to_owned(), source };
     let bar = bar(app);
     let mut written_bytes = 0_u64;
     while let Some(piece) = archive.next().await {
@@ -147,10 +180,7 @@ pub(super) async fn export(app: &App, args: ExportArgs) -> Result<(), CliError> 
     }
     out.flush().await.map_err(failed)?;
     bar.finish_and_clear();
-    if !is_stdout {
-        app.console.line(&format!("{} ({})", args.output.display(), human::size(written_bytes)))?;
-    }
-    Ok(())
+    Ok(written_bytes)
 }
 
 fn bar(app: &App) -> indicatif::ProgressBar {

@@ -86,3 +86,11 @@ pub(super) fn prune(request: &Recorded) -> Reply {
     let reply = Response::builder().header("content-type", "text/event-stream");
     reply.body(crate::server::body(text)).unwrap()
 }
+
+/// Five bytes; of a `cut` image there should have been more.
+pub(super) fn export(request: &Recorded) -> Reply {
+    let is_cut = request.param("reference").is_some_and(|reference| reference.starts_with("cut/"));
+    let pieces = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"whole")))]);
+    let reply = Response::builder().header("content-length", if is_cut { 500 } else { 5 });
+    reply.body(StreamBody::new(pieces).boxed_unsync()).unwrap()
+}

@@ -24,6 +24,7 @@ pub(super) fn route(shared: &Arc<Shared>, request: &Recorded) -> Result<Reply, H
         ("GET", ["nodes", id]) => node(shared, id),
         ("DELETE", ["nodes", _]) => http::Response::builder().status(204).body(body("")).unwrap(),
         ("DELETE", ["nodes", _, "images"]) => http::Response::builder().status(204).body(body("")).unwrap(),
+        ("GET", ["nodes", _, "images", "export"]) => super::images::export(request),
         ("POST", ["join-tokens"]) => join_token(request),
         ("GET", ["join-tokens"]) => json(
             200,
