@@ -17,7 +17,7 @@ const POOL: &str = "desks";
 /// A desktop whose entry point waits for a claim, notes what it was given and
 /// answers 3.
 fn waiting() -> Result<SandboxSpec> {
-    let hook = r#"exec /run/roost/claim/await /bin/sh -c 'echo "$GREETING" >/tmp/greeting; exit 3'"#;
+    let hook = r#"exec /run/roost/claim/await /bin/sh -c 'echo "$GREETING" >>/tmp/greeting; exit 3'"#;
     Ok(SandboxSpec {
         command: vec!["/bin/sh".into(), "-c".into(), hook.into()],
         claim: ClaimContract { hook: true, ..ClaimContract::default() },
@@ -208,6 +208,7 @@ async fn the_same_claim_again_is_the_same_desktop_also_after_a_kill_and_a_lost_l
 
     node.kill_daemon();
     node.restart().await?;
+    let again = binding.clone();
     assert_eq!(send(&node, claim(binding)).await?.0, id);
     filled(&node, 2).await?;
     let (next, _) = send(&node, claim(Binding::new(ClaimId::random()))).await?;
@@ -217,6 +218,9 @@ async fn the_same_claim_again_is_the_same_desktop_also_after_a_kill_and_a_lost_l
     std::fs::remove_dir_all(node.state().join("ledger"))?;
     node.restart().await?;
     node.client.reaches(&id, Phase::Ready).await?;
+    let (same, observed) = send(&node, claim(again)).await?;
+    assert_eq!(same, id, "with all that it was given");
+    assert_eq!(observed.binding.and_then(|b| b.hook_exit_code), Some(3), "as its hook answered then");
     put(&node, pool(waiting()?, 1)?).await?;
     let (third, _) = eventually("another one is ready", FILL_LIMIT, || async {
         Ok(send(&node, claim(Binding::new(ClaimId::random()))).await.ok())

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::{Binding, BindingState};
 
 use super::ledger::{Change, Contents, DecodeRecordError, Ledger, LedgerError, Progress, Record, decode};
 use super::plan::Existing;
@@ -15,7 +14,7 @@ use crate::sandbox::claim::claimed;
 use crate::sandbox::failure::chain;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::publisher::unix_ms;
-use crate::sandbox::{Desired, Manager, Node, Origin, teardown};
+use crate::sandbox::{Manager, Node, teardown};
 use crate::tasks::Tasks;
 
 /// Orphans that are removed at once: each keeps containerd busy for a while.
@@ -97,16 +96,11 @@ async fn list(node: &Node) -> Result<(Existing, Vec<Record>), containerd::Error>
 }
 
 /// A container carries the record of the time it was made. A desktop that was
-/// claimed since is nobody else's: its claim's file tells.
+/// claimed since is nobody else's: its claim has kept a newer one.
 fn unless_claimed(node: &Node, record: Record) -> Record {
-    if record.desired.origin != Origin::Pool {
-        return record;
-    }
-    let Some(binding) = claimed(&node.layout.sandbox(&record.desired.id).claim()) else { return record };
-    let generation = record.desired.generation + 1;
-    let binding = Some(Arc::new(binding));
-    let desired = Desired { origin: Origin::Local, generation, binding, ..Desired::clone(&record.desired) };
-    Record { desired: Arc::new(desired), ..record }
+    let newer = claimed(&node.layout.sandbox(&record.desired.id).claim())
+        .filter(|kept| kept.desired.id == record.desired.id && kept.desired.generation > record.desired.generation);
+    newer.unwrap_or(record)
 }
 
 /// The records to go on with: the ledger's, and those that only containers
@@ -127,14 +121,7 @@ pub async fn recover(
         if !records.iter().any(|(r, _)| r.desired.id == record.desired.id) {
             // What runs was made by its last restart.
             let restarts_done = record.desired.restart_count;
-            let bound = |binding: &Arc<Binding>| BindingState {
-                claim_id: binding.claim_id.clone(),
-                bound: true,
-                hook_exit_code: None,
-                bound_at_unix_ms: 0,
-            };
-            let binding = record.desired.binding.as_ref().map(bound);
-            records.push((record, Progress { restarts_done, binding, ..Progress::default() }));
+            records.push((record, Progress { restarts_done, ..Progress::default() }));
         }
     }
     let recovered = &records[known..];

@@ -9,6 +9,7 @@
 //!     wait                   FIFO: a line with the claim's id wakes the hook
 //!     status                 FIFO: "<claim id> <exit status>" is the answer
 //!     await                  a shell script that does the hook's side
+//!     record.json            0400, the daemon's: what a lost ledger is rebuilt from
 //!     bound                  0400, the daemon's: to which process it is bound
 //! ```
 //!
@@ -41,6 +42,7 @@ use crate::display::Geometry;
 use crate::display::cookie::{Cookie, CookieError};
 use crate::display::x11::{XAddress, XError, resize_screen};
 use crate::host::{self, blocking, files, inside, namespaces};
+use crate::reconcile::ledger::Record;
 
 /// Where the workload finds the claim's directory.
 pub const CLAIM_DIR: &str = "/run/roost/claim";
@@ -142,12 +144,16 @@ pub async fn bind(node: &Node, bind: Bind) -> Result<Bound, BindError> {
     if let Some(before) = bound_before(&claim_dir, &binding.claim_id, &process)? {
         return Ok(before);
     }
+    // First of all: a home that is attached must not be forgotten with the
+    // ledger, or somebody else would get it too.
+    let dir = ClaimDir::new(&claim_dir, owner);
+    dir.keep(&Record { desired: desired.clone(), first_id, display_number })?;
     if !binding.volumes.is_empty() {
         // Before the files: some of them may belong into a volume.
         volumes::attach_to(node, &desired, first_id, &account, binding.volumes.clone(), process.pid()).await?;
         begun = bound.step("volumes", begun);
     }
-    let (dir, of_files) = (ClaimDir::new(&claim_dir, owner), process.clone());
+    let of_files = process.clone();
     let new_files = parcel.as_ref().map(|parcel| parcel.files.clone()).unwrap_or_default();
     let json = dir::claim_json(&desired, &binding);
     let (laid_out, sandbox) = (binding.clone(), desired.id.clone());

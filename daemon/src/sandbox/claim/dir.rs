@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use roost_proto::id::ClaimId;
 use roost_proto::model::Binding;
 
 use super::Parcel;
 use crate::host::mount::{Tmpfs, mount_tmpfs};
 use crate::host::{Error, files};
+use crate::reconcile::ledger::{Record, decode, encode};
 use crate::sandbox::Desired;
 
 /// Most bytes of the directory: secrets and variables are small. Nothing is
 /// taken before it is used.
 const SIZE_BYTES: u64 = 8 << 20;
+/// Name of the kept record.
+const RECORD: &str = "record.json";
 /// The hook's side of the contract, for any image that has a shell.
 const AWAIT: &str = include_str!("await.sh");
 
@@ -50,6 +52,16 @@ impl ClaimDir {
         files::create_fifo(&self.path.join("status"), 0o200, self.owner)
     }
 
+    /// Keeps the record of the sandbox as it is claimed, unreadable for the
+    /// sandbox: a lost ledger is rebuilt from it.
+    ///
+    /// # Errors
+    /// What the host refuses.
+    pub fn keep(&self, record: &Record) -> Result<(), Error> {
+        let text = encode(record).map_err(|e| Error::Unfit(format!("a record cannot be written as JSON: {e}")))?;
+        files::replace(&self.path.join(RECORD), &text, 0o400, (0, 0))
+    }
+
     /// Lays out what a claim brings, each file whole or not at all. Returns
     /// the name of a secret that neither the parcel nor the directory holds.
     ///
@@ -83,17 +95,12 @@ fn env_file(env: &BTreeMap<String, String>) -> String {
     env.iter().map(|(name, value)| format!("{name}='{}'\n", value.replace('\'', r"'\''"))).collect()
 }
 
-/// What the directory of a claim tells of its claim, if there is one: the
-/// claim's id alone, as for one that is bound already.
+/// The record of a claimed sandbox as its claim left it, from the directory of
+/// that claim: containers carry the one of the time before. None where nobody
+/// claimed it, or what lies there cannot be read.
 #[must_use]
-pub fn claimed(path: &Path) -> Option<Binding> {
-    #[derive(serde::Deserialize)]
-    struct Told {
-        claim_id: ClaimId,
-    }
-    let text = std::fs::read(path.join("claim.json")).ok()?;
-    let told: Told = serde_json::from_slice(&text).ok()?;
-    Some(Binding::new(told.claim_id))
+pub fn claimed(path: &Path) -> Option<Record> {
+    decode(&std::fs::read(path.join(RECORD)).ok()?).ok()
 }
 
 /// Who has the sandbox, for programs inside.
@@ -112,6 +119,7 @@ pub(super) fn claim_json(desired: &Desired, binding: &Binding) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use roost_proto::id::ClaimId;
     use std::os::unix::fs::PermissionsExt;
 
     fn owned(dir: &Path) -> ClaimDir {
