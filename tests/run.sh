@@ -7,7 +7,7 @@
 #   style    shellcheck, rustfmt, clippy without a warning
 #   unit     tests inside the crates, and their tests against real X servers, containerd, SQLite, PostgreSQL, TLS
 #   node     the life of sandboxes on a private containerd: lifecycle, recovery, resilience, cgroups, traces,
-#            images, limits, neighbours, claims, copy, disk, volumes
+#            images, limits, neighbours, claims, copy, disk, volumes, timing
 #   system   central, node and command together, support bundles
 #   fleet    central and simulated nodes; commands of central; kills of central and of its database
 #   cgroup2  the life of sandboxes once more, with runc and with crun, in a guest that has cgroup v2
@@ -103,7 +103,7 @@ suite_node() {
     binaries_and_images
     run_tests --features roost-tests/machine --test lifecycle --test recovery --test resilience --test cgroups \
         --test traces --test images --test limits --test neighbours --test claims --test copy --test disk \
-        --test volumes -- --test-threads 2
+        --test volumes --test timing -- --test-threads 2
 }
 
 suite_system() {

@@ -5,14 +5,16 @@
 //!
 //! ```text
 //!   observe (id, span, metrics, problems) → catch panic → shed load → time
-//!     → token → handler → app
+//!     → token → idempotency key → handler → app
 //! ```
 
+mod batch;
 mod claim;
 mod exec;
 mod extract;
 mod files;
 mod image;
+mod keyed;
 mod layers;
 mod node;
 mod openapi;
@@ -63,10 +65,14 @@ type Routes = Vec<(&'static str, MethodRouter<ApiState>)>;
 fn routes() -> Routes {
     vec![
         ("/sandboxes", get(sandbox::list).post(sandbox::create)),
+        ("/sandboxes:batch", post(batch::create)),
+        ("/sandboxes:batch-delete", post(batch::delete)),
         ("/sandboxes/{sandbox}", get(sandbox::get).patch(sandbox::update).delete(sandbox::delete)),
         ("/sandboxes/{sandbox}/start", post(sandbox::start)),
         ("/sandboxes/{sandbox}/stop", post(sandbox::stop)),
         ("/sandboxes/{sandbox}/restart", post(sandbox::restart)),
+        ("/sandboxes/{sandbox}/pause", post(sandbox::pause)),
+        ("/sandboxes/{sandbox}/resume", post(sandbox::resume)),
         ("/sandboxes/{sandbox}/screenshot", get(stream::screenshot)),
         ("/sandboxes/{sandbox}/logs", get(stream::logs)),
         ("/sandboxes/{sandbox}/exec", get(exec::exec)),
@@ -119,11 +125,13 @@ pub fn router(central: &Arc<Central>, config: &ApiConfig) -> Router {
         routes.into_iter().fold(Router::new(), |all, (path, methods)| all.route(&format!("{PREFIX}{path}"), methods))
     };
     let authorize = from_fn_with_state(state.clone(), layers::authorize);
+    let keyed = from_fn_with_state(state.clone(), keyed::keyed);
     let shed = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(|_| std::future::ready(ApiError::overloaded())))
         .layer(LoadShedLayer::new())
         .layer(GlobalConcurrencyLimitLayer::new(config.requests_max));
     nest(routes())
+        .route_layer(keyed)
         .route_layer(authorize)
         .merge(nest(open_routes()))
         .merge(grpc::router(central))

@@ -10,7 +10,7 @@ use roost_proto::central::{
     CreateSandboxRequest, DeleteSandboxResponse, GetSandboxRequest, ListSandboxesRequest, ListSandboxesResponse,
     Sandbox as WireSandbox, UpdateSandboxRequest,
 };
-use roost_proto::convert::{WireEnum, parse, require};
+use roost_proto::convert::{InvalidMessage, WireEnum, parse};
 use roost_proto::model::{CreateSandbox, Sandbox, UpdateSandbox};
 use roost_proto::types::SandboxObserved;
 use roost_proto::{FILE_DESCRIPTOR_SET, central};
@@ -20,7 +20,7 @@ use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
 
 use crate::api::problem::ApiError;
-use crate::app::{Central, Create, ListSandboxes, RequestError, Scope, Update};
+use crate::app::{Central, Create, ListSandboxes, RequestError, Scope, Update, Wish};
 use crate::changes::SandboxEvent;
 use crate::store::Intent;
 
@@ -61,7 +61,9 @@ impl Sandboxes {
 
     async fn wish(&self, request: Request<GetSandboxRequest>, intent: Intent) -> Result<Sandbox, Status> {
         let scope = self.scope(request.metadata()).await?;
-        scope.wish(&request.get_ref().sandbox, intent).await.map_err(status)
+        let GetSandboxRequest { sandbox, idempotency_key } = request.into_inner();
+        let wish = Wish { intent, idempotency_key: given(idempotency_key) };
+        Ok(scope.wish(&sandbox, wish).await.map_err(status)?.sandbox)
     }
 }
 
@@ -99,16 +101,22 @@ fn to_wire(sandbox: Sandbox) -> WireSandbox {
         spec: Some(sandbox.spec.into()),
         created_at_unix_ms: sandbox.created_at_unix_ms,
         resources: sandbox.resources.map(Into::into),
+        paused: sandbox.paused,
+        lifetime: sandbox.lifetime.map(Into::into),
     }
 }
 
-fn read_create(request: CreateSandboxRequest) -> Result<Create, roost_proto::convert::InvalidMessage> {
-    let given = |text: String| (!text.is_empty()).then_some(text);
+fn given(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn read_create(request: CreateSandboxRequest) -> Result<Create, InvalidMessage> {
     let body = CreateSandbox {
         template: parse("template", &request.template)?,
         profile: given(request.profile).map(|text| parse("profile", &text)).transpose()?,
         name: given(request.name).map(|text| parse("name", &text)).transpose()?,
         env: request.env.into_iter().collect(),
+        lifetime: request.lifetime.map(TryInto::try_into).transpose()?.unwrap_or_default(),
     };
     Ok(Create { body, idempotency_key: given(request.idempotency_key) })
 }
@@ -126,12 +134,14 @@ impl SandboxService for Sandboxes {
 
     async fn update_sandbox(&self, request: Request<UpdateSandboxRequest>) -> Result<Response<WireSandbox>, Status> {
         let scope = self.scope(request.metadata()).await?;
-        let UpdateSandboxRequest { sandbox, resources, if_generation, idempotency_key } = request.into_inner();
-        let resources = require("resources", resources).map_err(|error| status(RequestError::Invalid(error.0)))?;
+        let UpdateSandboxRequest { sandbox, resources, if_generation, idempotency_key, lifetime } =
+            request.into_inner();
+        let invalid = |error: InvalidMessage| status(RequestError::Invalid(error.0));
+        let lifetime = lifetime.map(TryInto::try_into).transpose().map_err(invalid)?;
         let update = Update {
-            body: UpdateSandbox { resources: resources.into() },
+            body: UpdateSandbox { resources: resources.map(Into::into), lifetime },
             if_generation: (if_generation != 0).then_some(if_generation),
-            idempotency_key: (!idempotency_key.is_empty()).then_some(idempotency_key),
+            idempotency_key: given(idempotency_key),
         };
         Ok(Response::new(to_wire(scope.update_sandbox(&sandbox, update).await.map_err(status)?.sandbox)))
     }
@@ -205,6 +215,14 @@ impl SandboxService for Sandboxes {
 
     async fn restart_sandbox(&self, request: Request<GetSandboxRequest>) -> Result<Response<WireSandbox>, Status> {
         Ok(Response::new(to_wire(self.wish(request, Intent::Restart).await?)))
+    }
+
+    async fn pause_sandbox(&self, request: Request<GetSandboxRequest>) -> Result<Response<WireSandbox>, Status> {
+        Ok(Response::new(to_wire(self.wish(request, Intent::Pause).await?)))
+    }
+
+    async fn resume_sandbox(&self, request: Request<GetSandboxRequest>) -> Result<Response<WireSandbox>, Status> {
+        Ok(Response::new(to_wire(self.wish(request, Intent::Resume).await?)))
     }
 
     async fn delete_sandbox(

@@ -35,10 +35,10 @@ pub use error::{
 };
 pub use sql::SqlStore;
 pub use types::{
-    Aim, AimAt, BeginClaimError, Change, ChangeSink, ClaimRecord, Created, Desired, Enrolment, FinishClaim,
-    FinishClaimError, HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, LinkNode, NewClaim, NewJoinToken,
-    NewResources, NewSandbox, NodePool, NodeRecord, PlaceFn, PoolBoard, PoolNode, PoolWish, PutPoolError,
-    SandboxFilter, SandboxKey, Settled,
+    Aim, AimAt, BeginClaimError, Change, ChangeSink, ClaimRecord, Created, Desired, Ending, Enrolment, FinishClaim,
+    FinishClaimError, HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, KeyedAnswer, LinkNode, NewClaim,
+    NewJoinToken, NewResources, NewSandbox, NewWish, NodePool, NodeRecord, PlaceFn, PoolBoard, PoolNode, PoolWish,
+    PutPoolError, SandboxFilter, SandboxKey, Settled,
 };
 
 use crate::secret::SecretHash;
@@ -62,11 +62,19 @@ pub trait TenantStore: Send + Sync {
     async fn create_sandbox(&self, new: NewSandbox, place: PlaceFn) -> Result<Created, CreateSandboxError>;
     /// One sandbox by id or name.
     async fn sandbox(&self, key: SandboxKey) -> Result<Option<Sandbox>, StoreError>;
+    /// What an idempotency key stands for; `request`: SHA-256 of the request.
+    async fn recall_key(&self, key: String, request: String) -> Result<KeyedAnswer, StoreError>;
+    /// Takes a key for the SHA-256 of a request; false if it is taken.
+    async fn take_key(&self, key: (String, String), answer: String, now_unix_ms: u64) -> Result<bool, StoreError>;
+    /// Keeps the answer to the request that has taken the key.
+    async fn keep_key(&self, key: (String, String), answer: String) -> Result<(), StoreError>;
+    /// Why a sandbox is gone, if its time was over, for a day.
+    async fn ending(&self, key: SandboxKey) -> Result<Option<Ending>, StoreError>;
     /// At most `limit` sandboxes in the order of their creation.
     async fn sandboxes(&self, filter: SandboxFilter, limit: u32) -> Result<Vec<Sandbox>, StoreError>;
     /// Changes what is wanted of a sandbox; no change when it is wanted already.
-    async fn set_run_state(&self, key: SandboxKey, intent: Intent) -> Result<Sandbox, SetRunStateError>;
-    /// Changes requests and limits, with the room that they take on the node;
+    async fn set_run_state(&self, key: SandboxKey, new: NewWish) -> Result<Created, SetRunStateError>;
+    /// Changes requests, limits and times, with the room that they take on the node;
     /// no change when they are so already.
     async fn set_resources(&self, key: SandboxKey, new: NewResources) -> Result<Created, UpdateSandboxError>;
 

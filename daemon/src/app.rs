@@ -36,7 +36,7 @@ use crate::sandbox::claim::WorkloadPids;
 use crate::sandbox::image::Images;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::manager::Limits;
-use crate::sandbox::{Manager, Node, Services};
+use crate::sandbox::{Manager, Node, Services, node_time};
 use crate::storage::Storage;
 use crate::tasks::Tasks;
 use crate::volume::{Homes, VolumeError, VolumeTable, Volumes};
@@ -323,12 +323,14 @@ async fn build_node(
         storage,
         homes: homes.clone(),
     });
+    let (uptime, time) = startup::resume_time(&ledger, contents.uptime.as_ref()).await?;
     let services = Arc::new(Services {
         runtime: node.clone(),
         ledger,
         metrics: metrics.clone(),
         pressures: pressures.clone(),
         volumes: homes.table.clone(),
+        time,
     });
     let limits = Limits { sandboxes_max: config.sandboxes.max, first_id: config.sandboxes.first_id };
     let manager = Manager::new(services.clone(), tasks.clone(), limits, shutdown.clone());
@@ -338,7 +340,7 @@ async fn build_node(
         // they are kept for central, which lists them again.
         existing.names.clear();
     }
-    let records = startup::recover(&services.ledger, contents.records, carried).await?;
+    let records = startup::recover(&services.ledger, contents.records, carried, time).await?;
     let plan = plan(records, &existing);
     tracing::info!(adopt = plan.adopt.len(), reap = plan.reap.len(), "first reconciliation");
     startup::reap(&node, &manager, tasks, plan.reap);
@@ -347,6 +349,7 @@ async fn build_node(
     if let Err(error) = node.images.store().forget_broken_imports().await {
         tracing::warn!(%error, "leases of broken imports stay until they expire");
     }
+    tasks.spawn("node-time", node_time::keep(uptime, services.ledger.clone(), manager.clone(), shutdown.clone()));
     let pools = Pools::start(manager.clone(), services.clone(), contents.pools, tasks, shutdown.clone());
     Ok(Built { node, services, manager, pools, volumes })
 }

@@ -3,7 +3,8 @@
 //!
 //! The server runs in the display container; nothing it says or writes is
 //! trusted. Pixels come from its framebuffer file and need no X request; X is
-//! asked only whether a window manager or a window is there.
+//! asked only whether a window manager or a window is there, and when the last
+//! input was.
 
 pub mod cookie;
 pub mod encode;
@@ -16,6 +17,6 @@ pub use encode::{Screenshot, ScreenshotError, Screenshots};
 pub use framebuffer::{Frame, Framebuffer, Geometry, ReadFramebufferError};
 pub use server::{PlatformManager, ReadyError, ReadyFifo, ServerPaths, StartManagerError};
 pub use x11::{
-    WindowInfo, WindowManagerInfo, XAddress, XError, paint_background, resize_screen, wait_for_window_manager,
-    wait_for_window_title, window_manager_lost,
+    WindowInfo, WindowManagerInfo, XAddress, XError, input_idle, paint_background, resize_screen,
+    wait_for_window_manager, wait_for_window_title, window_manager_lost,
 };

@@ -54,8 +54,16 @@ pub fn node_facts(cgroup_version: &str, containerd_version: &str) -> Result<Node
         cgroup_version: cgroup_version.into(),
         containerd_version: containerd_version.into(),
         daemon_version: env!("CARGO_PKG_VERSION").into(),
-        boot_id: procfs::sys::kernel::random::boot_id().map_err(procfs("boot id"))?.trim().to_owned(),
+        boot_id: boot_id()?,
     })
+}
+
+/// Boot id of the kernel; changes with each boot.
+///
+/// # Errors
+/// See [`FactsError`].
+pub fn boot_id() -> Result<String, FactsError> {
+    Ok(procfs::sys::kernel::random::boot_id().map_err(procfs("boot id"))?.trim().to_owned())
 }
 
 /// Load of the whole node; free disk space is that of the file system at

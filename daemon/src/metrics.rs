@@ -53,6 +53,7 @@ struct Inner {
     claims: Claims,
     recent: RecentStarts,
     failures: Family<ReasonLabels, Counter>,
+    expiries: Family<ReasonLabels, Counter>,
     restarts: Family<PartLabels, Counter>,
     oom_kills: Counter,
     source: Arc<OnceLock<Arc<dyn SampleSource>>>,
@@ -76,6 +77,8 @@ impl Metrics {
         let claims = Claims::register(roost);
         let failures = Family::default();
         roost.register("sandbox_failures", "Ready sandboxes that failed, by their reason", failures.clone());
+        let expiries = Family::default();
+        roost.register("sandbox_expiries", "Sandboxes whose time was over, by which time", expiries.clone());
         let restarts = Family::default();
         roost.register("sandbox_restarts", "Restarts by policy that began, by what had ended", restarts.clone());
         let oom_kills = Counter::default();
@@ -84,7 +87,19 @@ impl Metrics {
         let source: Arc<OnceLock<Arc<dyn SampleSource>>> = Arc::default();
         roost.register_collector(Box::new(samples::SampleCollector { source: Arc::clone(&source), tasks }));
         let recent = RecentStarts::default();
-        Self { inner: Arc::new(Inner { registry, starts, claims, recent, failures, restarts, oom_kills, source }) }
+        Self {
+            inner: Arc::new(Inner {
+                registry,
+                starts,
+                claims,
+                recent,
+                failures,
+                expiries,
+                restarts,
+                oom_kills,
+                source,
+            }),
+        }
     }
 
     /// Names what the values of node and sandboxes are read from at each
@@ -127,6 +142,11 @@ impl Metrics {
     /// A sandbox that was Ready failed; `reason` as in [`Self::start_failed`].
     pub fn sandbox_failed(&self, reason: &'static str) {
         self.inner.failures.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// The time of a sandbox was over; `reason` says which.
+    pub fn sandbox_expired(&self, reason: &'static str) {
+        self.inner.expiries.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// A restart by policy began, after this part had ended.

@@ -5,6 +5,7 @@
 //! ([`publisher`]). A start is a chain of phases ([`ensure`]), each undone by
 //! [`teardown`], which is idempotent and takes nothing for granted.
 
+pub mod activity;
 pub mod allocate;
 pub mod claim;
 pub mod containers;
@@ -12,11 +13,13 @@ pub mod desired;
 pub mod driver;
 pub mod ensure;
 pub mod eviction;
+pub mod expiry;
 pub mod failure;
 pub mod image;
 pub mod layout;
 mod limits;
 pub mod manager;
+pub mod node_time;
 pub mod prepare;
 pub mod publisher;
 pub mod request_queue;

@@ -223,6 +223,9 @@ fn wish(id: &SandboxId, tenant: &str) -> wire::DesiredSandbox {
         resources: None,
         binding: None,
         pool: String::new(),
+        paused: false,
+        lifetime: None,
+        ttl_count: 0,
     }
 }
 

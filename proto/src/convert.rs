@@ -6,6 +6,7 @@
 mod claim;
 mod copy;
 mod image;
+mod lifetime;
 mod node;
 mod pressure;
 mod restart;

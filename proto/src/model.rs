@@ -8,6 +8,7 @@ mod claim_request;
 mod copy;
 mod fleet_pool;
 mod image;
+mod lifetime;
 mod node;
 mod pool;
 mod pressure;
@@ -26,6 +27,7 @@ pub use claim_request::{BindStep, ClaimFile, Claimed, Content, CreateClaim, Pars
 pub use copy::{CopyProblem, CopyReport};
 pub use fleet_pool::{FleetPool, FleetPoolStatus, PoolOnNode, PoolStanding};
 pub use image::{ImageInfo, ImageRef, ParseImageRefError};
+pub use lifetime::{Ends, ExpiryAction, ExpiryReason, Lifetime, LifetimeChange};
 pub use node::{
     Ability, Node, NodeCap, NodeCapacity, NodeCertificate, NodeCondition, NodeFacts, NodeLoad, NodePhase, NodeStatus,
     ReadmitNode,

@@ -14,7 +14,7 @@ repository=$(cd "$here/../.." && pwd)
 readonly here repository cache=/var/cache/roost/guest
 # Tests of roost-tests that run in the guest, beside the unit tests of the daemon; tests/guest/main
 # says what of each.
-readonly tests=(lifecycle recovery cgroups limits resilience neighbours disk claims volumes)
+readonly tests=(lifecycle recovery cgroups limits resilience neighbours disk claims volumes timing)
 # Daemons and commands that they start.
 readonly parts=(roostd roost-central roost)
 # The guest is ended after so long: three times what it takes on two processors of its own.

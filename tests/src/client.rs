@@ -136,7 +136,8 @@ impl NodeClient {
     /// # Errors
     /// The node's refusal.
     pub async fn set(&self, id: &SandboxId, change: model::ResourcesChange) -> Result<()> {
-        let request = wire::UpdateSandboxRequest { sandbox_id: id.to_string(), resources: Some(change.into()) };
+        let request =
+            wire::UpdateSandboxRequest { sandbox_id: id.to_string(), resources: Some(change.into()), lifetime: None };
         self.api.clone().update_sandbox(request).await?;
         Ok(())
     }

@@ -52,8 +52,16 @@ pub fn cgroup_processes(parent: &str) -> Vec<u32> {
     pids.into_iter().collect()
 }
 
-/// Kills every process of a cgroup and those below it.
+/// Kills every process of a cgroup and those below it; on v1 what stands still
+/// does not die.
 pub fn kill_cgroup(parent: &str) {
+    let mut dirs = Vec::new();
+    cgroup_dirs(parent).iter().for_each(|base| walk(base, &mut dirs));
+    for (file, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+        for path in dirs.iter().map(|dir| dir.join(file)).filter(|path| path.exists()) {
+            let _gone = std::fs::write(path, value);
+        }
+    }
     for pid in cgroup_processes(parent).into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
         let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
     }

@@ -8,15 +8,11 @@ use roost_proto::model::{Claimed, CreateClaim, Problem};
 use serde::{Deserialize, Serialize};
 
 use super::PREFIX;
+use super::batch::{BATCH_AT_ONCE, check_len, item_key};
 use super::extract::{Caller, LargeBody};
 use super::problem::ApiError;
 use super::sandbox::{REPLAYED, idempotency_key};
 use crate::app::{Claim, Scope};
-
-/// Claims of one batch, and how many of them go on at once: a node binds in
-/// milliseconds, so that more at once only wait for the database.
-const BATCH_MAX: usize = 500;
-const BATCH_AT_ONCE: usize = 16;
 
 /// Gives a desktop of a pool to the caller; returns once it is bound.
 #[utoipa::path(post, path = "/api/v1/claims", tag = "claims", request_body = CreateClaim,
@@ -71,12 +67,10 @@ pub(super) async fn batch(
     headers: HeaderMap,
     LargeBody(body): LargeBody<BatchClaims>,
 ) -> Result<Json<BatchClaimed>, ApiError> {
-    if !(1..=BATCH_MAX).contains(&body.claims.len()) {
-        return Err(ApiError::field("claims", format!("must have 1 to {BATCH_MAX} entries")));
-    }
+    check_len("claims", body.claims.len())?;
     let key = idempotency_key(&headers);
     let claims = body.claims.into_iter().enumerate().map(|(index, body)| {
-        let idempotency_key = key.as_ref().map(|key| format!("{key}.{index}"));
+        let idempotency_key = item_key(key.as_ref(), index);
         one(scope.clone(), Claim { body, idempotency_key })
     });
     Ok(Json(BatchClaimed { items: futures::stream::iter(claims).buffered(BATCH_AT_ONCE).collect().await }))

@@ -10,7 +10,9 @@ use serde::Serialize;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use super::{claim, exec, files, image, node, orphan, pool, profile, sandbox, stream, support, template, token, watch};
+use super::{
+    batch, claim, exec, files, image, node, orphan, pool, profile, sandbox, stream, support, template, token, watch,
+};
 
 #[derive(Debug, OpenApi)]
 #[openapi(
@@ -19,7 +21,7 @@ use super::{claim, exec, files, image, node, orphan, pool, profile, sandbox, str
     modifiers(&Token),
     paths(
         sandbox::list, sandbox::create, sandbox::get, sandbox::update, sandbox::delete,
-        sandbox::start, sandbox::stop, sandbox::restart,
+        batch::create, batch::delete, sandbox::start, sandbox::stop, sandbox::restart, sandbox::pause, sandbox::resume,
         stream::screenshot, stream::logs, exec::exec, files::download, files::upload, watch::watch,
         node::list, node::get, node::delete, node::rotate, node::readmit,
         orphan::list, orphan::adopt, orphan::remove,

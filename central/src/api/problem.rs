@@ -137,6 +137,7 @@ impl From<RequestError> for ApiError {
         match error {
             RequestError::Unauthorized => Self::new(UNAUTHORIZED, text),
             RequestError::NotFound { noun, .. } => Self::new(not_found(noun), text),
+            RequestError::Ended { .. } => Self::new(not_found(Noun::Sandbox), text),
             RequestError::Invalid(errors) => Self::new(INVALID_FIELD, text).with_errors(errors),
             RequestError::Conflict(conflict) => Self::new(conflict_kind(&conflict), text),
             RequestError::Place(error) => placement(error, text),
@@ -170,7 +171,7 @@ fn conflict_kind(conflict: &Conflict) -> Kind {
     let conflicts = |code, title| (StatusCode::CONFLICT, code, title);
     match conflict {
         Conflict::NameTaken(_) => conflicts("name-taken", "The name is taken"),
-        Conflict::KeyReused => conflicts("idempotency-conflict", "The idempotency key is taken"),
+        Conflict::KeyReused | Conflict::KeySpent => conflicts("idempotency-conflict", "The idempotency key is taken"),
         Conflict::Deleting(_) => conflicts("sandbox-deleting", "The sandbox is being deleted"),
         Conflict::ClaimBusy => conflicts("claim-busy", "Another request goes on with the claim"),
         Conflict::ClaimStarting { .. } => {

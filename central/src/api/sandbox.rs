@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::extract::{Body, Caller, Query};
 use super::problem::ApiError;
 use super::{PREFIX, page};
-use crate::app::{Create, ListSandboxes, Update};
+use crate::app::{Create, ListSandboxes, Update, Wish};
 use crate::store::Created;
 use crate::store::Intent;
 
@@ -80,7 +80,7 @@ fn if_generation(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     }
 }
 
-/// Changes requests and limits; the node applies them without a restart.
+/// Changes requests, limits and times; the node applies them without a restart.
 #[utoipa::path(patch, path = "/api/v1/sandboxes/{sandbox}", tag = "sandboxes", request_body = UpdateSandbox,
     params(("sandbox" = String, Path, description = "Id or name"),
         ("If-Match" = Option<String>, Header, description = "ETag of an earlier answer: refused if the sandbox was changed since"),
@@ -116,41 +116,60 @@ pub(super) async fn get(Caller(scope): Caller, Path(name): Path<String>) -> Resu
     Ok(answer(StatusCode::OK, Created { sandbox: scope.sandbox(&name).await?, replayed: false }))
 }
 
-type Accepted = (StatusCode, Json<Sandbox>);
-
-async fn wish(Caller(scope): Caller, name: &str, intent: Intent) -> Result<Accepted, ApiError> {
-    Ok((StatusCode::ACCEPTED, Json(scope.wish(name, intent).await?)))
+async fn wish(Caller(scope): Caller, name: &str, headers: &HeaderMap, intent: Intent) -> Result<Response, ApiError> {
+    let wish = Wish { intent, idempotency_key: idempotency_key(headers) };
+    Ok(answer(StatusCode::ACCEPTED, scope.wish(name, wish).await?))
 }
 
 /// Runs a sandbox that is stopped or failed.
 #[utoipa::path(post, path = "/api/v1/sandboxes/{sandbox}/start", tag = "sandboxes",
-    params(("sandbox" = String, Path, description = "Id or name")),
+    params(("sandbox" = String, Path, description = "Id or name"), ("Idempotency-Key" = Option<String>, Header, description = "8-128 visible ASCII characters: the same key and request give the same answer for a day")),
     responses((status = 202, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
-pub(super) async fn start(caller: Caller, Path(name): Path<String>) -> Result<Accepted, ApiError> {
-    wish(caller, &name, Intent::Start).await
+pub(super) async fn start(caller: Caller, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    wish(caller, &name, &headers, Intent::Start).await
 }
 
 /// Stops a sandbox and keeps what it holds.
 #[utoipa::path(post, path = "/api/v1/sandboxes/{sandbox}/stop", tag = "sandboxes",
-    params(("sandbox" = String, Path, description = "Id or name")),
+    params(("sandbox" = String, Path, description = "Id or name"), ("Idempotency-Key" = Option<String>, Header, description = "8-128 visible ASCII characters: the same key and request give the same answer for a day")),
     responses((status = 202, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
-pub(super) async fn stop(caller: Caller, Path(name): Path<String>) -> Result<Accepted, ApiError> {
-    wish(caller, &name, Intent::Stop).await
+pub(super) async fn stop(caller: Caller, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    wish(caller, &name, &headers, Intent::Stop).await
 }
 
 /// Stops a sandbox and runs it again.
 #[utoipa::path(post, path = "/api/v1/sandboxes/{sandbox}/restart", tag = "sandboxes",
-    params(("sandbox" = String, Path, description = "Id or name")),
+    params(("sandbox" = String, Path, description = "Id or name"), ("Idempotency-Key" = Option<String>, Header, description = "8-128 visible ASCII characters: the same key and request give the same answer for a day")),
     responses((status = 202, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
-pub(super) async fn restart(caller: Caller, Path(name): Path<String>) -> Result<Accepted, ApiError> {
-    wish(caller, &name, Intent::Restart).await
+pub(super) async fn restart(
+    caller: Caller,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    wish(caller, &name, &headers, Intent::Restart).await
+}
+
+/// Makes all processes of a sandbox stand still; they keep their memory.
+#[utoipa::path(post, path = "/api/v1/sandboxes/{sandbox}/pause", tag = "sandboxes",
+    params(("sandbox" = String, Path, description = "Id or name"), ("Idempotency-Key" = Option<String>, Header, description = "8-128 visible ASCII characters: the same key and request give the same answer for a day")),
+    responses((status = 202, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn pause(caller: Caller, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    wish(caller, &name, &headers, Intent::Pause).await
+}
+
+/// Lets the processes of a sandbox go on.
+#[utoipa::path(post, path = "/api/v1/sandboxes/{sandbox}/resume", tag = "sandboxes",
+    params(("sandbox" = String, Path, description = "Id or name"), ("Idempotency-Key" = Option<String>, Header, description = "8-128 visible ASCII characters: the same key and request give the same answer for a day")),
+    responses((status = 202, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
+pub(super) async fn resume(caller: Caller, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    wish(caller, &name, &headers, Intent::Resume).await
 }
 
 /// Removes a sandbox with everything it holds; it is Deleting until its node
 /// confirms that nothing is left.
 #[utoipa::path(delete, path = "/api/v1/sandboxes/{sandbox}", tag = "sandboxes",
-    params(("sandbox" = String, Path, description = "Id or name")),
+    params(("sandbox" = String, Path, description = "Id or name"), ("Idempotency-Key" = Option<String>, Header, description = "8-128 visible ASCII characters: the same key and request give the same answer for a day")),
     responses((status = 202, description = "Accepted", body = Sandbox), (status = "default", body = Problem, description = "Refused")))]
-pub(super) async fn delete(caller: Caller, Path(name): Path<String>) -> Result<Accepted, ApiError> {
-    wish(caller, &name, Intent::Delete).await
+pub(super) async fn delete(caller: Caller, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    wish(caller, &name, &headers, Intent::Delete).await
 }

@@ -4,7 +4,7 @@ use roost_proto::model::{FieldError, NodePhase};
 
 use crate::link::NodeCallError;
 use crate::place::PlaceError;
-use crate::store::StoreError;
+use crate::store::{Ending, StoreError};
 
 /// The nouns that can be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,14 @@ pub enum RequestError {
         /// How it was called.
         name: String,
     },
+    /// Its time was over.
+    #[error("sandbox {name} is gone ({}): {}", ending.reason, ending.message)]
+    Ended {
+        /// How it was called.
+        name: String,
+        /// Why.
+        ending: Ending,
+    },
     /// Fields break rules.
     #[error("{} of the request must be mended", fields(.0))]
     Invalid(Vec<FieldError>),
@@ -114,6 +122,9 @@ pub enum Conflict {
     /// The idempotency key came with another body before.
     #[error("this Idempotency-Key was used with another body: use a new key for a new request")]
     KeyReused,
+    /// The idempotency key made something that is shown once.
+    #[error("this Idempotency-Key has made one already, which is shown once: use a new key for another one")]
+    KeySpent,
     /// It is being deleted.
     #[error("sandbox {0} is being deleted: make a new one")]
     Deleting(String),

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::place::{self, Request};
 use crate::secret::sha256_hex;
 use crate::store::{
-    CreateSandboxError, Created, Intent, NewResources, NewSandbox, PlaceFn, SandboxFilter, SandboxKey,
+    CreateSandboxError, Created, Intent, NewResources, NewSandbox, NewWish, PlaceFn, SandboxFilter, SandboxKey,
     SetRunStateError, UpdateSandboxError,
 };
 
@@ -26,6 +26,21 @@ pub struct Create {
     pub body: CreateSandbox,
     /// The idempotency key, if one was given.
     pub idempotency_key: Option<String>,
+}
+
+/// A wish as it was asked for.
+#[derive(Debug)]
+pub struct Wish {
+    /// What is wished.
+    pub intent: Intent,
+    /// The idempotency key, if one was given.
+    pub idempotency_key: Option<String>,
+}
+
+impl From<Intent> for Wish {
+    fn from(intent: Intent) -> Self {
+        Self { intent, idempotency_key: None }
+    }
 }
 
 /// A change of requests and limits as it was asked for.
@@ -109,7 +124,8 @@ impl Scope {
         let digest = digest(&body)?;
         let template = self.template(&body.template).await?;
         let profile = self.profile(body.profile.as_ref().unwrap_or(&template.profile)).await?;
-        let spec = resolve(&template, &profile, &body.env);
+        let mut spec = resolve(&template, &profile, &body.env);
+        spec.lifetime = body.lifetime.over(&spec.lifetime);
         spec.validate().map_err(RequestError::Invalid)?;
         let request = request_of(&spec);
         let now = clock::now_unix_ms();
@@ -144,10 +160,19 @@ impl Scope {
     /// # Errors
     /// [`RequestError::NotFound`] and [`RequestError::Store`].
     pub async fn sandbox(&self, name: &str) -> Result<Sandbox, RequestError> {
-        let found = self.store().sandbox(key(name)?).await?;
-        let mut sandbox = found.ok_or_else(|| RequestError::not_found(Noun::Sandbox, name))?;
+        let Some(mut sandbox) = self.store().sandbox(key(name)?).await? else {
+            return Err(self.ended(name).await?);
+        };
         self.central.live.overlay(&mut sandbox);
         Ok(sandbox)
+    }
+
+    /// What is said of a sandbox that is not there.
+    async fn ended(&self, name: &str) -> Result<RequestError, RequestError> {
+        Ok(match self.store().ending(key(name)?).await? {
+            Some(ending) => RequestError::Ended { name: name.into(), ending },
+            None => RequestError::not_found(Noun::Sandbox, name),
+        })
     }
 
     /// One page of sandboxes in the order of their creation.
@@ -171,18 +196,31 @@ impl Scope {
     ///
     /// # Errors
     /// [`RequestError::NotFound`], [`Conflict::Deleting`] and [`RequestError::Store`].
-    pub async fn wish(&self, name: &str, intent: Intent) -> Result<Sandbox, RequestError> {
-        let changed = self.store().set_run_state(key(name)?, intent).await;
-        let mut sandbox = changed.map_err(|error| match error {
+    pub async fn wish(&self, name: &str, wish: Wish) -> Result<Created, RequestError> {
+        let Wish { intent, idempotency_key } = wish;
+        idempotency_key.as_deref().map_or(Ok(()), check_key)?;
+        let digest = digest(&(name, intent))?;
+        let new = NewWish {
+            intent,
+            idempotency: idempotency_key.map(|key| (key, digest)),
+            now_unix_ms: clock::now_unix_ms(),
+        };
+        let changed = self.store().set_run_state(key(name)?, new).await;
+        let mut wished = changed.map_err(|error| match error {
             SetRunStateError::NotFound => RequestError::not_found(Noun::Sandbox, name),
             SetRunStateError::Deleting => Conflict::Deleting(name.into()).into(),
+            SetRunStateError::NotRunning => Conflict::NotReady(format!(
+                "sandbox {name} does not run, so that it cannot be paused: `roost sandbox start` first"
+            ))
+            .into(),
+            SetRunStateError::KeyReused => Conflict::KeyReused.into(),
             SetRunStateError::Store(error) => error.into(),
         })?;
-        self.central.live.overlay(&mut sandbox);
-        Ok(sandbox)
+        self.central.live.overlay(&mut wished.sandbox);
+        Ok(wished)
     }
 
-    /// Changes requests and limits; the node applies them without a restart.
+    /// Changes requests, limits and times; the node applies them without a restart.
     ///
     /// # Errors
     /// See [`RequestError`]: no such sandbox, bad fields, another generation, a
@@ -193,7 +231,7 @@ impl Scope {
         // With the sandbox in it: one key is one request.
         let digest = digest(&(name, &body, if_generation))?;
         let new = NewResources {
-            change: body.resources,
+            change: body,
             if_generation,
             idempotency: idempotency_key.map(|key| (key, digest)),
             now_unix_ms: clock::now_unix_ms(),

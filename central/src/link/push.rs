@@ -177,5 +177,8 @@ fn to_wire(sandbox: Sandbox) -> DesiredSandbox {
         // Claims are the node's own knowledge: it has them from the call.
         binding: None,
         pool: String::new(),
+        paused: sandbox.paused,
+        lifetime: sandbox.lifetime.map(Into::into),
+        ttl_count: sandbox.ttl_count,
     }
 }

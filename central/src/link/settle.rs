@@ -100,6 +100,9 @@ pub(crate) fn read(sandbox: Sandbox) -> Result<Held, InvalidMessage> {
         restart_count: desired.restart_count,
         spec: require("desired.spec", desired.spec)?.try_into()?,
         resources: desired.resources.map(resources).transpose()?,
+        paused: desired.paused,
+        lifetime: desired.lifetime.map(TryInto::try_into).transpose()?,
+        ttl_count: desired.ttl_count,
         observed: require("observed", sandbox.observed)?.try_into()?,
         created_at_unix_ms: sandbox.created_at_unix_ms,
     })
@@ -119,6 +122,9 @@ mod tests {
             restart_count: 0,
             spec: serde_json::from_str(r#"{"template":"bare","image":"roost/desktop"}"#).unwrap(),
             resources: None,
+            paused: false,
+            lifetime: None,
+            ttl_count: 0,
             observed: Observed { phase, reason: reason.map(Into::into), ..Observed::pending() },
             created_at_unix_ms: 1,
         }

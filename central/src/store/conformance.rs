@@ -8,6 +8,7 @@ mod node;
 mod resources;
 mod restore;
 mod sandbox;
+mod timing;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -291,6 +292,12 @@ macro_rules! suite {
             case!(claim::a_name_is_one_sandboxs_also_among_claims);
             case!(claim::a_sandbox_that_was_made_for_a_claim_follows_the_node);
             case!(claim::a_claim_that_got_nothing_is_stale_until_it_is_dropped);
+            case!(timing::a_pause_reaches_the_node_and_every_other_wish_ends_it);
+            case!(timing::what_does_not_run_cannot_be_paused);
+            case!(timing::what_an_idle_timeout_ended_is_begun_again_by_a_newer_generation);
+            case!(timing::each_new_time_to_live_is_counted_also_if_it_is_the_same);
+            case!(timing::a_sandbox_whose_time_is_over_goes_and_is_remembered_with_the_reason);
+            case!(timing::a_deletion_that_was_asked_for_leaves_no_ending);
             case!(sandbox::changes_come_in_the_order_of_the_commits);
         }
     };

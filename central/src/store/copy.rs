@@ -23,7 +23,7 @@ use super::{Change, Database, StoreError, sqlite};
 
 /// Every table and the order of its rows, parents before children; newer ones
 /// come last, as an export of an older schema has none of them.
-pub(super) const TABLES: [(&str, &str); 12] = [
+pub(super) const TABLES: [(&str, &str); 13] = [
     ("tenants", "id"),
     ("api_tokens", "id"),
     ("join_tokens", "id"),
@@ -36,14 +36,17 @@ pub(super) const TABLES: [(&str, &str); 12] = [
     ("pools", "tenant_id, name"),
     ("node_pools", "node_id, name"),
     ("claims", "id"),
+    ("endings", "id"),
 ];
 
-/// The first version of the schema that has pools, and the tables before it.
-const POOLS_SINCE: (i64, usize) = (6, 9);
+/// Versions of the schema that brought tables, and how many there were before
+/// each: pools, endings.
+const TABLES_BEFORE: [(i64, usize); 2] = [(6, 9), (7, 12)];
 
 /// The tables that a version of the schema has, parents before children.
 pub(super) fn tables_of(schema: i64) -> &'static [(&'static str, &'static str)] {
-    if schema < POOLS_SINCE.0 { TABLES.split_at(POOLS_SINCE.1).0 } else { &TABLES }
+    let before = TABLES_BEFORE.iter().find(|(version, _)| schema < *version);
+    TABLES.split_at(before.map_or(TABLES.len(), |(_, tables)| *tables)).0
 }
 
 /// How often, and how long apart, the lock of those that serve is tried: a

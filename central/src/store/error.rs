@@ -79,6 +79,12 @@ pub enum SetRunStateError {
     /// It is being deleted.
     #[error("the sandbox is being deleted")]
     Deleting,
+    /// It does not run, so that it cannot stand still.
+    #[error("the sandbox does not run")]
+    NotRunning,
+    /// The idempotency key was used with another request.
+    #[error("the idempotency key was used with another request")]
+    KeyReused,
     /// The database failed.
     #[error("the wish cannot be stored")]
     Store(#[from] StoreError),

@@ -15,6 +15,7 @@ pub(in crate::store) mod check;
 mod claim;
 mod heartbeat;
 mod internal;
+mod keyed;
 pub(in crate::store) mod migrate;
 mod node;
 pub(in crate::store) mod orphan;
@@ -24,7 +25,9 @@ pub(in crate::store) mod row;
 mod sandbox;
 mod store;
 mod template;
+mod timing;
 mod token;
+mod wish;
 
 use std::borrow::Cow;
 

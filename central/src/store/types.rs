@@ -6,7 +6,8 @@ use std::collections::HashSet;
 
 use roost_proto::id::{JoinTokenId, NodeId, SandboxId, SandboxName, TemplateName, TenantId};
 use roost_proto::model::{
-    ImageInfo, NodeCertificate, NodeStatus, Observed, Phase, Resources, ResourcesChange, RunState, Sandbox, SandboxSpec,
+    ImageInfo, Lifetime, NodeCertificate, NodeStatus, Observed, Phase, Resources, RunState, Sandbox, SandboxSpec,
+    UpdateSandbox,
 };
 
 pub use claim::{
@@ -56,11 +57,22 @@ pub struct NewSandbox {
     pub now_unix_ms: u64,
 }
 
-/// A change of requests and limits.
+/// Why a sandbox is gone, whose time was over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Stable word, e.g. `expired-ttl`.
+    pub reason: String,
+    /// One sentence for people, with the next step.
+    pub message: String,
+    /// Unix time at which nothing was left of it, in milliseconds.
+    pub ended_at_unix_ms: u64,
+}
+
+/// A change of requests, limits and times.
 #[derive(Debug, Clone)]
 pub struct NewResources {
     /// What changes.
-    pub change: ResourcesChange,
+    pub change: UpdateSandbox,
     /// Generation that the sandbox must have, when the caller named one.
     pub if_generation: Option<u64>,
     /// Key and SHA-256 of the body, when the caller gave a key.
@@ -79,7 +91,7 @@ pub struct Created {
 }
 
 /// A wish for a sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Intent {
     /// Run; a Failed one is started again.
     Start,
@@ -87,8 +99,40 @@ pub enum Intent {
     Stop,
     /// Stop and run again.
     Restart,
+    /// Stand still.
+    Pause,
+    /// Go on.
+    Resume,
     /// Remove it with everything it holds.
     Delete,
+}
+
+/// A wish with all that was said about it.
+#[derive(Debug, Clone)]
+pub struct NewWish {
+    /// What is wished.
+    pub intent: Intent,
+    /// Key and SHA-256 of the request, when the caller gave a key.
+    pub idempotency: Option<(String, String)>,
+    /// Unix time now, in milliseconds.
+    pub now_unix_ms: u64,
+}
+
+impl From<Intent> for NewWish {
+    fn from(intent: Intent) -> Self {
+        Self { intent, idempotency: None, now_unix_ms: 0 }
+    }
+}
+
+/// What an idempotency key stands for, whose answer is a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyedAnswer {
+    /// Nothing yet.
+    New,
+    /// Another request.
+    Reused,
+    /// This request; the answer that was kept of it.
+    Answer(String),
 }
 
 /// Which sandboxes a list shows.
@@ -211,6 +255,12 @@ pub struct Held {
     pub spec: SandboxSpec,
     /// Requests and limits in place of those of the spec.
     pub resources: Option<Resources>,
+    /// Whether its processes are to stand still.
+    pub paused: bool,
+    /// Lifetime in place of that of the spec.
+    pub lifetime: Option<Lifetime>,
+    /// Times to live that were set so far.
+    pub ttl_count: u64,
     /// What the node sees of it.
     pub observed: Observed,
     /// Unix time of its creation on the node, in milliseconds.

@@ -194,7 +194,7 @@ async fn grpc_speaks_of_the_same_sandboxes() {
     assert_eq!(taken.code(), tonic::Code::AlreadyExists);
     assert!(taken.message().starts_with("name-taken: "), "{taken:?}");
 
-    let sandbox = GetSandboxRequest { sandbox: "box".into() };
+    let sandbox = GetSandboxRequest { sandbox: "box".into(), ..Default::default() };
     let mut watch = client.watch_sandbox(sandbox.clone()).await.unwrap().into_inner();
     watch.message().await.unwrap().unwrap();
     session.desired().await;
@@ -204,7 +204,8 @@ async fn grpc_speaks_of_the_same_sandboxes() {
     client.delete_sandbox(sandbox).await.unwrap();
 
     let mut stranger = SandboxServiceClient::new(channel.clone());
-    let refused = stranger.get_sandbox(GetSandboxRequest { sandbox: "box".into() }).await.unwrap_err();
+    let refused =
+        stranger.get_sandbox(GetSandboxRequest { sandbox: "box".into(), ..Default::default() }).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated);
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
     let service = tonic_health::pb::HealthCheckRequest { service: "roost.central.v1.SandboxService".into() };

@@ -97,6 +97,14 @@ impl NodeApi for FakeNode {
     async fn restart_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
         unused()
     }
+
+    async fn pause_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        unused()
+    }
+
+    async fn resume_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        unused()
+    }
     async fn delete_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
         unused()
     }

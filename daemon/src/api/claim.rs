@@ -106,6 +106,7 @@ fn read(request: wire::ClaimSandboxRequest) -> Result<Claim, InvalidMessage> {
         name: optional(request.name).map(|name| parse("name", &name)).transpose()?,
         tenant: optional(request.tenant).map(|tenant| parse("tenant", &tenant)).transpose()?,
         resources: request.resources.map(Into::into),
+        lifetime: request.lifetime.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         parcel: Parcel::new(binding.claim_id.clone(), secrets, files),
         binding,
     })

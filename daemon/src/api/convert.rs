@@ -38,6 +38,9 @@ fn desired_sandbox(desired: &Desired) -> wire::DesiredSandbox {
         resources: desired.resources.clone().map(Into::into),
         binding: desired.binding.as_deref().cloned().map(Into::into),
         pool: desired.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
+        paused: desired.paused,
+        lifetime: desired.lifetime.map(Into::into),
+        ttl_count: desired.ttl_count,
     }
 }
 

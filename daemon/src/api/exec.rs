@@ -68,6 +68,9 @@ pub enum ExecError {
     /// Its workload does not run.
     #[error("the workload of sandbox {0} does not run: start it first")]
     NotRunning(SandboxId),
+    /// Its processes stand still.
+    #[error("sandbox {0} is paused, so that no program can run: `roost sandbox resume` first")]
+    Paused(SandboxId),
     /// The workload has no such program, or may not run it.
     #[error("cannot run \"{program}\" in sandbox {id}: the image has no such program")]
     Command {

@@ -87,6 +87,7 @@ fn next_step(phase: Phase) -> &'static str {
         Phase::Pending | Phase::Starting => "wait until it is Ready (`roost sandbox wait`)",
         Phase::Stopping | Phase::Stopped | Phase::Failed => "start it first (`roost sandbox start`)",
         Phase::Deleting | Phase::Gone => "its files are gone",
+        Phase::Paused => "let it go on first (`roost sandbox resume`)",
         Phase::Ready => "copy again",
     }
 }

@@ -1,7 +1,7 @@
-//! Create, look, start, stop, restart, delete.
+//! Create, look, start, stop, restart, pause, resume, change, delete.
 
 use roost_proto::id::{SandboxId, SandboxName};
-use roost_proto::model::{Phase, ResourcesChange, RunState, SandboxSpec};
+use roost_proto::model::{Phase, RunState, SandboxSpec, UpdateSandbox};
 use roost_proto::node as wire;
 use tokio::sync::watch;
 use tonic::Status;
@@ -31,11 +31,17 @@ pub trait Sandboxes: Send + Sync + 'static {
     /// See [`RequestError`].
     async fn restart(&self, id: &SandboxId) -> Result<View, RequestError>;
 
-    /// Changes requests and limits of a local sandbox.
+    /// Makes the processes of a local sandbox stand still, or lets them go on.
     ///
     /// # Errors
     /// See [`RequestError`].
-    async fn set_resources(&self, id: &SandboxId, change: ResourcesChange) -> Result<View, RequestError>;
+    async fn set_paused(&self, id: &SandboxId, paused: bool) -> Result<View, RequestError>;
+
+    /// Changes requests, limits and times of a local sandbox.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    async fn update(&self, id: &SandboxId, change: UpdateSandbox) -> Result<View, RequestError>;
 
     /// One sandbox.
     fn get(&self, id: &SandboxId) -> Option<View>;
@@ -62,8 +68,12 @@ impl Sandboxes for Manager {
         Self::restart(self, id).await
     }
 
-    async fn set_resources(&self, id: &SandboxId, change: ResourcesChange) -> Result<View, RequestError> {
-        Self::set_resources(self, id, change).await
+    async fn set_paused(&self, id: &SandboxId, paused: bool) -> Result<View, RequestError> {
+        Self::set_paused(self, id, paused).await
+    }
+
+    async fn update(&self, id: &SandboxId, change: UpdateSandbox) -> Result<View, RequestError> {
+        Self::update(self, id, change).await
     }
 
     fn get(&self, id: &SandboxId) -> Option<View> {
@@ -129,11 +139,21 @@ pub(super) async fn restart(sandboxes: &dyn Sandboxes, request: wire::SandboxReq
     Ok(convert::sandbox(sandboxes.restart(&id).await?))
 }
 
+pub(super) async fn set_paused(
+    sandboxes: &dyn Sandboxes,
+    request: wire::SandboxRequest,
+    paused: bool,
+) -> Result<wire::Sandbox, Status> {
+    let id = convert::sandbox_id(&request.sandbox_id).map_err(invalid)?;
+    Ok(convert::sandbox(sandboxes.set_paused(&id, paused).await?))
+}
+
 pub(super) async fn update(
     sandboxes: &dyn Sandboxes,
     request: wire::UpdateSandboxRequest,
 ) -> Result<wire::Sandbox, Status> {
     let id = convert::sandbox_id(&request.sandbox_id).map_err(invalid)?;
-    let change = roost_proto::convert::require("resources", request.resources).map_err(invalid)?;
-    Ok(convert::sandbox(sandboxes.set_resources(&id, change.into()).await?))
+    let lifetime = request.lifetime.map(TryInto::try_into).transpose().map_err(invalid)?;
+    let change = UpdateSandbox { resources: request.resources.map(Into::into), lifetime };
+    Ok(convert::sandbox(sandboxes.update(&id, change).await?))
 }

@@ -94,6 +94,14 @@ impl NodeApi for NodeApiService {
         within(sandbox::restart(&*self.0.parts.sandboxes, request.into_inner())).await.map(Response::new)
     }
 
+    async fn pause_sandbox(&self, request: Request<wire::SandboxRequest>) -> Answer<wire::Sandbox> {
+        within(sandbox::set_paused(&*self.0.parts.sandboxes, request.into_inner(), true)).await.map(Response::new)
+    }
+
+    async fn resume_sandbox(&self, request: Request<wire::SandboxRequest>) -> Answer<wire::Sandbox> {
+        within(sandbox::set_paused(&*self.0.parts.sandboxes, request.into_inner(), false)).await.map(Response::new)
+    }
+
     async fn update_sandbox(&self, request: Request<wire::UpdateSandboxRequest>) -> Answer<wire::Sandbox> {
         within(sandbox::update(&*self.0.parts.sandboxes, request.into_inner())).await.map(Response::new)
     }

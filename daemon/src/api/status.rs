@@ -101,6 +101,8 @@ impl From<RequestError> for Status {
             RequestError::NotFound(_) => status(Code::NotFound, "sandbox-not-found", message),
             RequestError::Conflict(_) => status(Code::AlreadyExists, "sandbox-conflict", message),
             RequestError::Deleting(_) => status(Code::FailedPrecondition, "sandbox-deleting", message),
+            RequestError::Paused(_) => status(Code::FailedPrecondition, "sandbox-paused", message),
+            RequestError::NotRunning(_) => status(Code::FailedPrecondition, "sandbox-not-running", message),
             RequestError::OwnedByCentral(_) => status(Code::FailedPrecondition, "owned-by-central", message),
             RequestError::Full { .. } => status(Code::ResourceExhausted, "node-full", message),
             RequestError::Pressure { .. } => status(Code::ResourceExhausted, "node-pressure", message),
@@ -151,6 +153,7 @@ impl From<ExecError> for Status {
         match &error {
             ExecError::NotFound(_) => status(Code::NotFound, "sandbox-not-found", message),
             ExecError::NotRunning(_) => status(Code::FailedPrecondition, "sandbox-not-running", message),
+            ExecError::Paused(_) => status(Code::FailedPrecondition, "sandbox-paused", message),
             ExecError::Command { .. } => status(Code::InvalidArgument, "command-not-found", message),
             ExecError::Runtime { .. } => failure(Code::Internal, "exec-failed", &error),
         }

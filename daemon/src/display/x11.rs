@@ -11,6 +11,7 @@ mod atoms;
 mod background;
 mod guard;
 mod handshake;
+mod input_idle;
 mod resize;
 mod stream;
 mod window_manager;
@@ -29,6 +30,7 @@ use x11rb_async::rust_connection::RustConnection;
 
 use super::cookie::Cookie;
 pub use background::paint_background;
+pub use input_idle::input_idle;
 pub use resize::resize_screen;
 use stream::XStream;
 pub use window_manager::{WindowManagerInfo, wait_for_window_manager, window_manager_lost};

@@ -44,6 +44,10 @@ fn one(sandbox: wire::DesiredSandbox, now_unix_ms: u64) -> Result<Desired, Inval
         pool: None,
         binding: sandbox.binding.map(TryInto::try_into).transpose()?.map(Arc::new),
         unconfirmed: false,
+        paused: sandbox.paused,
+        lifetime: sandbox.lifetime.map(TryInto::try_into).transpose()?,
+        ttl_count: sandbox.ttl_count,
+        clock: None,
     })
 }
 
@@ -67,6 +71,9 @@ mod tests {
             resources: None,
             binding: None,
             pool: String::new(),
+            paused: false,
+            lifetime: None,
+            ttl_count: 0,
         }
     }
 

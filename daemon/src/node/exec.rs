@@ -17,6 +17,7 @@ use crate::containerd::exec::{ExecFifos, ExecId};
 use crate::containerd::spec::{Program, Role};
 use crate::containerd::{Client, ContainerId, Error};
 use crate::host::files;
+use crate::sandbox::activity::InUse;
 use crate::sandbox::failure::chain;
 use crate::sandbox::{Manager, Node, View};
 use crate::tasks::Tasks;
@@ -46,6 +47,7 @@ impl Execs {
         let view = self.manager.get(id).ok_or_else(|| ExecError::NotFound(id.clone()))?;
         match view.observed.phase {
             Phase::Ready => Ok(view),
+            Phase::Paused => Err(ExecError::Paused(id.clone())),
             _ => Err(ExecError::NotRunning(id.clone())),
         }
     }
@@ -84,6 +86,7 @@ fn runtime<E: std::error::Error + Send + Sync + 'static>(
 impl ExecRunner for Execs {
     async fn start(&self, id: &SandboxId, spec: ExecSpec) -> Result<ExecSession, ExecError> {
         let view = self.running(id)?;
+        let in_use = self.manager.activity(id).map(|activity| activity.begin());
         let program = self.program(&view, &spec).await?;
         let name = format!("exec-{:016x}", rand::random::<u64>());
         let parent = self.node.layout.sandbox(id).dir().join("exec");
@@ -91,7 +94,7 @@ impl ExecRunner for Execs {
         let exec = ExecId { container: ContainerId::new(id, Role::Workload), name };
         let program_state =
             Arc::new(ExecState { client: self.node.client.clone(), exec, dir: fifos.dir, exit_code: OnceCell::new() });
-        let control = Control { state: program_state, tasks: self.node.tasks.clone() };
+        let control = Control { state: program_state, tasks: self.node.tasks.clone(), _in_use: in_use };
         // In a task of its own: a caller that goes away must not cut off a
         // call that may take effect in containerd.
         let paths = fifos.paths;
@@ -187,6 +190,8 @@ fn open_writer(path: &Path) -> std::io::Result<ExecWriter> {
 struct Control {
     state: Arc<ExecState>,
     tasks: Tasks,
+    /// The sandbox is used as long as somebody steers the program.
+    _in_use: Option<InUse>,
 }
 
 impl Drop for Control {

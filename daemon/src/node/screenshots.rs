@@ -29,9 +29,14 @@ impl Screenshots for Frames {
     async fn png(&self, id: &SandboxId) -> Result<Png, ScreenshotError> {
         let view = self.manager.get(id).ok_or_else(|| ScreenshotError::NotFound(id.clone()))?;
         // A start that hangs is looked into with a screenshot.
-        let runs = matches!(view.observed.phase, Phase::Ready | Phase::Starting) && view.observed.display.is_some();
+        // What stands still has left its last frame.
+        let has_screen = matches!(view.observed.phase, Phase::Ready | Phase::Paused | Phase::Starting);
+        let runs = has_screen && view.observed.display.is_some();
         if !runs {
             return Err(ScreenshotError::NotRunning(id.clone()));
+        }
+        if let Some(activity) = self.manager.activity(id) {
+            activity.touch();
         }
         let display = view.desired.spec.display;
         let geometry = Geometry { width_px: display.width_px, height_px: display.height_px };

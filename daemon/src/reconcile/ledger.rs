@@ -15,6 +15,8 @@ use roost_proto::id::{PoolName, SandboxId};
 use roost_proto::model::PoolSpec;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::sandbox::node_time::Uptime;
+
 pub use record::{
     Comeback, DecodeRecordError, Failure, OomProgress, Progress, ReadyRecord, Record, Recovery, decode, encode,
 };
@@ -84,6 +86,8 @@ pub enum Change {
     PutVolume(Box<VolumeRecord>),
     /// Removes a volume.
     RemoveVolume(VolumeKey),
+    /// Writes node time down.
+    Uptime(Uptime),
 }
 
 /// Everything that a ledger holds.
@@ -97,6 +101,8 @@ pub struct Contents {
     pub pools: Vec<PoolSpec>,
     /// Every volume.
     pub volumes: Vec<VolumeRecord>,
+    /// Node time; none in a new ledger.
+    pub uptime: Option<Uptime>,
 }
 
 /// A durable store of changes. Blocking; owned by one thread.

@@ -9,10 +9,15 @@ use roost_proto::id::SandboxId;
 
 use super::ledger::{Change, Contents, DecodeRecordError, Ledger, LedgerError, Progress, Record, decode};
 use super::plan::Existing;
+use crate::app::StartError;
 use crate::containerd;
+use crate::facts;
+use crate::host::clock;
 use crate::sandbox::claim::claimed;
+use crate::sandbox::expiry::LifeClock;
 use crate::sandbox::failure::chain;
 use crate::sandbox::layout::Layout;
+use crate::sandbox::node_time::{NodeTime, Uptime};
 use crate::sandbox::publisher::unix_ms;
 use crate::sandbox::{Manager, Node, teardown};
 use crate::tasks::Tasks;
@@ -62,6 +67,19 @@ fn move_aside(dir: &Path, aside: &Path) -> Result<(), LedgerError> {
         path: dir.to_owned(),
         source: Arc::new(e),
     })
+}
+
+/// Node time as it goes on from what the ledger holds; durable before any
+/// deadline is kept in it.
+///
+/// # Errors
+/// When the kernel does not say for how long it runs, or the ledger does not
+/// take it.
+pub async fn resume_time(ledger: &Ledger, kept: Option<&Uptime>) -> Result<(Uptime, NodeTime), StartError> {
+    let uptime = Uptime::resume(kept, &facts::boot_id()?, clock::monotonic_ms()?);
+    let time = NodeTime::new(uptime.alive_ms);
+    ledger.commit(vec![Change::Uptime(uptime.clone())]).await?;
+    Ok((uptime, time))
 }
 
 /// Everything of this daemon that exists, and the records that containers
@@ -114,9 +132,10 @@ pub async fn recover(
     ledger: &Ledger,
     mut records: Vec<(Record, Progress)>,
     carried: Vec<Record>,
+    time: NodeTime,
 ) -> Result<Vec<(Record, Progress)>, LedgerError> {
     let known = records.len();
-    for record in carried {
+    for record in carried.into_iter().map(|record| with_new_clock(record, time.now_ms())) {
         // Both containers of a sandbox carry it.
         if !records.iter().any(|(r, _)| r.desired.id == record.desired.id) {
             // What runs was made by its last restart.
@@ -130,6 +149,15 @@ pub async fn recover(
         ledger.commit(recovered.iter().map(|(r, _)| Change::Put(Box::new(r.clone()))).collect()).await?;
     }
     Ok(records)
+}
+
+/// Node time of a ledger that was lost begins anew, and with it the times of
+/// what it is recovered from.
+fn with_new_clock(mut record: Record, now_ms: u64) -> Record {
+    if record.desired.clock.is_some() {
+        Arc::make_mut(&mut record.desired).clock = Some(LifeClock::begin(now_ms));
+    }
+    record
 }
 
 /// Removes what nobody owns, in the background: adopted sandboxes do not wait

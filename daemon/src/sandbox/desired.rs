@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use roost_proto::id::{PoolName, SandboxId, SandboxName, TenantId};
-use roost_proto::model::{Binding, Observed, Resources, RunState, SandboxSpec, VolumeMount};
+use roost_proto::model::{Binding, Lifetime, Observed, Resources, RunState, SandboxSpec, VolumeMount};
 use serde::{Deserialize, Serialize};
+
+use super::expiry::LifeClock;
 
 /// Who may change a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +44,8 @@ pub struct Desired {
     /// changed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Generation of the newest change that was more than new requests and
-    /// limits: only such a change starts what has failed, or ends a wait.
+    /// Generation of the newest change that was more than new requests, limits
+    /// and times: only such a change starts what has failed, or ends a wait.
     /// Absent: the newest generation is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_generation: Option<u64>,
@@ -59,6 +61,24 @@ pub struct Desired {
     /// one without it was made before, and does not delete it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unconfirmed: bool,
+    /// Its processes are to stand still; counts while it is wanted running.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paused: bool,
+    /// Lifetime in place of that of the spec, when it was changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<Lifetime>,
+    /// Times to live that were set so far: each counts from then on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ttl_count: u64,
+    /// From when on its times count; absent while a pool has it, and in records
+    /// of daemons that knew no lifetimes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<LifeClock>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -80,21 +100,33 @@ impl Desired {
         [self.spec.volumes.as_slice(), claimed].concat()
     }
 
-    /// Generation of the newest change that was more than new requests and
-    /// limits.
+    /// The lifetime that counts.
+    #[must_use]
+    pub fn lifetime(&self) -> &Lifetime {
+        self.lifetime.as_ref().unwrap_or(&self.spec.lifetime)
+    }
+
+    /// Generation of the newest change that was more than new requests, limits
+    /// and times.
     #[must_use]
     pub fn asked(&self) -> u64 {
         self.asked_generation.unwrap_or(self.generation)
     }
 
     /// This wish as the one that follows `before`: remembers what was asked
-    /// last, if nothing but requests and limits differs.
+    /// last, if nothing but requests, limits and times differs, or it is only
+    /// to stand still.
     #[must_use]
     pub fn following(self, before: &Self) -> Self {
-        let is_only_limits = before.resources() != self.resources()
+        let is_other = before.resources() != self.resources()
+            || before.lifetime() != self.lifetime()
+            || before.ttl_count != self.ttl_count
+            || self.paused && !before.paused;
+        let is_unasked = is_other
             && before.run_state == self.run_state
-            && before.restart_count == self.restart_count;
-        Self { asked_generation: is_only_limits.then(|| before.asked()), ..self }
+            && before.restart_count == self.restart_count
+            && (self.paused || !before.paused);
+        Self { asked_generation: is_unasked.then(|| before.asked()), ..self }
     }
 }
 
@@ -131,6 +163,20 @@ mod tests {
         let before = desired();
         let twice = limited(&limited(&before, 77), 78);
         assert_eq!((twice.generation, twice.asked()), (before.generation + 2, before.generation));
+    }
+
+    #[test]
+    fn neither_a_new_time_to_live_nor_a_pause_is_asked_but_a_resume_is() {
+        let before = desired();
+        let next = |wish: Desired| Desired { generation: wish.generation + 1, ..wish };
+        let timed = next(Desired { ttl_count: 1, ..before.clone() }).following(&before);
+        assert_eq!(timed.asked(), before.generation);
+        let paused = next(Desired { paused: true, ..timed.clone() }).following(&timed);
+        assert_eq!(paused.asked(), before.generation);
+        let limited = limited(&paused, 77);
+        assert_eq!(limited.asked(), before.generation);
+        let resumed = next(Desired { paused: false, ..limited.clone() }).following(&limited);
+        assert_eq!(resumed.asked(), resumed.generation);
     }
 
     #[test]

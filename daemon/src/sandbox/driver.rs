@@ -7,10 +7,14 @@
 mod adopt;
 mod bind;
 mod ends;
+mod expiry;
 mod limits;
 mod oom;
+mod pause;
 
 pub use oom::LastKills;
+
+use expiry::Outlook;
 
 use std::sync::Arc;
 
@@ -21,9 +25,11 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Desired;
+use super::activity::Activity;
 use super::claim::Parcel;
 use super::ensure::{Ended, Watch};
 use super::eviction::Eviction;
+use super::expiry::{Due, Idle};
 use super::failure::{StartError, chain};
 use super::publisher::{Publisher, unix_ms};
 use super::restart::Scope;
@@ -68,7 +74,7 @@ enum Event {
     MemoryRanOut,
     /// The node ends it.
     Evicted,
-    /// The time of a restart came.
+    /// The time of a restart came, or that of a look.
     Due,
 }
 
@@ -123,6 +129,12 @@ pub struct Driver {
     pub due: Option<Instant>,
     /// Why it must not run here, if so.
     pub barred: Option<String>,
+    /// Its use from outside.
+    pub activity: Arc<Activity>,
+    /// How long it goes unused; known while it is Ready and that matters.
+    pub idle: Option<Idle>,
+    /// The end that is shown, and its Unix time in milliseconds.
+    pub shown_end: Option<(Due, u64)>,
     /// Set for a sandbox that was just made.
     pub accepted: Option<Accepted>,
     /// Tells that the daemon shuts down: sandboxes stay.
@@ -144,8 +156,10 @@ impl Driver {
     async fn drive(&mut self, found: Found) {
         let mut phase = Box::pin(self.adopt(found)).await;
         loop {
-            let desired = self.desired.borrow_and_update().clone();
-            self.record.desired = desired.clone();
+            let wish = self.desired.borrow_and_update().clone();
+            self.record.desired = wish.clone();
+            let is_left_to_central = self.is_left_to_central(&wish);
+            let desired = self.in_time(wish);
             let is_due = self.due.is_none_or(|due| due <= Instant::now());
             // Boxed: a driver that rests, as most do, holds no room for its steps.
             phase = match next_step(&desired, &phase, self.progress.restarts_done, is_due) {
@@ -159,7 +173,10 @@ impl Driver {
                 }
                 Step::Start => Box::pin(self.start(&desired, &phase)).await,
                 Step::Again(scope) => Box::pin(self.start_again(&desired, scope)).await,
+                Step::Pause => Box::pin(self.pause(&desired)).await,
+                Step::Resume => Box::pin(self.resume(&desired)).await,
                 Step::Stop => Box::pin(self.stop(&desired)).await,
+                Step::Delete if is_left_to_central => Box::pin(self.empty(&desired, phase)).await,
                 Step::Delete => Box::pin(self.delete(&desired)).await,
             };
         }
@@ -170,7 +187,12 @@ impl Driver {
     async fn rest(&mut self, desired: &Arc<Desired>, phase: Phase) -> Phase {
         let retry = self.set_limits(desired, &phase).await;
         Box::pin(self.bind(desired, &phase)).await;
-        match self.next_event(desired, &phase, retry).await {
+        let look = match Box::pin(self.look_at_time(desired, &phase)).await {
+            Outlook::Over => return phase,
+            Outlook::LookAgain(look) => look,
+        };
+        let again = [retry, look].into_iter().flatten().min();
+        match self.next_event(desired, &phase, again).await {
             Event::Wish | Event::Due => phase,
             Event::Ended(ended) => Box::pin(self.container_ended(desired, ended)).await,
             Event::ManagerLost(exit_code) => Box::pin(self.manager_lost(desired, exit_code)).await,
@@ -182,13 +204,13 @@ impl Driver {
         }
     }
 
-    async fn next_event(&mut self, desired: &Arc<Desired>, phase: &Phase, retry: Option<Duration>) -> Event {
+    async fn next_event(&mut self, desired: &Arc<Desired>, phase: &Phase, again: Option<Duration>) -> Event {
         let services = self.services.clone();
         let scope = match phase {
             Phase::Backoff(comeback) => Some(comeback.scope),
             _ => None,
         };
-        let runs = *phase == Phase::Ready || scope.is_some_and(|scope| scope < Scope::Sandbox);
+        let runs = matches!(phase, Phase::Ready | Phase::Paused) || scope.is_some_and(|scope| scope < Scope::Sandbox);
         // The end that is waited out is no news.
         let known = (scope == Some(Scope::Workload)).then_some(Role::Workload);
         let mut watch = self.watch(&services, CancellationToken::new()).passing_over(known);
@@ -206,7 +228,7 @@ impl Driver {
             changed = self.victims.changed(), if runs => or_shutdown(changed, Event::MemoryRanOut).await,
             exit_code = manager_lost, if *phase == Phase::Ready => Event::ManagerLost(exit_code),
             () = until_due(due) => Event::Due,
-            () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => Event::Due,
+            () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => Event::Due,
         }
     }
 
@@ -233,6 +255,8 @@ impl Driver {
     }
 
     async fn begin(&mut self, desired: &Arc<Desired>, scope: Scope) -> Phase {
+        self.idle = None;
+        self.progress.rested = self.progress.rested.end(desired.clock, self.services.time.now_ms());
         if scope == Scope::Sandbox {
             self.progress.starts += 1;
         }
@@ -385,13 +409,14 @@ impl Driver {
         self.progress.failure = None;
         self.progress.ready = None;
         self.progress.recovery.comeback = None;
+        self.progress.rested = self.progress.rested.begin(desired.clock, self.services.time.now_ms());
         self.save().await;
         Phase::Stopped
     }
 
     async fn delete(&mut self, desired: &Arc<Desired>) -> Phase {
         self.publisher.phase(desired, &Phase::Deleting);
-        self.tear_down(desired, Duration::ZERO).await;
+        self.tear_down(desired, self.delete_grace(desired)).await;
         let mut retry = RETRY.0;
         while let Err(error) = self.forget(desired).await {
             self.publisher.note("removal-retried", error);

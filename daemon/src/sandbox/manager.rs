@@ -8,6 +8,7 @@ pub mod claim;
 mod create;
 mod holdings;
 mod resources;
+mod timing;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use roost_proto::model::{Observed, OomVictim, RunState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::activity::Activity;
 use super::allocate::IdRanges;
 use super::claim::Parcel;
 use super::driver::{Accepted, Driver, Found, LastKills};
@@ -51,6 +53,12 @@ pub enum RequestError {
     /// The sandbox is being deleted.
     #[error("sandbox {0} is being deleted")]
     Deleting(SandboxId),
+    /// The sandbox stands still.
+    #[error("sandbox {0} is paused: `roost sandbox resume` first")]
+    Paused(SandboxId),
+    /// The sandbox does not run, so that it cannot stand still.
+    #[error("sandbox {0} does not run: `roost sandbox start` first")]
+    NotRunning(SandboxId),
     /// Central owns it.
     #[error("sandbox {0} belongs to central: change it there")]
     OwnedByCentral(SandboxId),
@@ -109,6 +117,7 @@ struct Handle {
     victims: watch::Sender<Option<OomVictim>>,
     evictions: watch::Sender<Option<Eviction>>,
     parcels: watch::Sender<Option<Arc<Parcel>>>,
+    activity: Arc<Activity>,
 }
 
 #[derive(Debug)]
@@ -234,6 +243,7 @@ impl Manager {
         let (victims_tx, victims) = watch::channel(None);
         let (evictions_tx, evictions) = watch::channel(None);
         let (parcels_tx, parcels) = watch::channel(None);
+        let activity = Activity::new(self.services.time);
         let handle = Handle {
             record: record.clone(),
             owns_ids: barred.is_none(),
@@ -242,6 +252,7 @@ impl Manager {
             victims: victims_tx,
             evictions: evictions_tx,
             parcels: parcels_tx,
+            activity: activity.clone(),
         };
         self.lock().handles.insert(id.clone(), handle);
         self.count_holdings();
@@ -260,6 +271,9 @@ impl Manager {
             hints_before: 0,
             publisher: Publisher::new(id.clone(), self.table.clone(), observed),
             due: None,
+            activity,
+            idle: None,
+            shown_end: None,
             barred,
             accepted,
             shutdown: self.shutdown.clone(),
@@ -432,3 +446,5 @@ impl Manager {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timing_tests;

@@ -3,10 +3,11 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::{self, DisplayState, Observed, Resources, Stage, StageTiming};
+use roost_proto::model::{self, DisplayState, Ends, Observed, Resources, Stage, StageTiming};
 use tokio::time::Instant;
 
 use super::Desired;
+use super::expiry::Expired;
 use super::state::Phase;
 use super::table::Table;
 use crate::reconcile::ledger::{Progress, ReadyRecord};
@@ -25,6 +26,14 @@ pub struct Publisher {
     start: Option<(Instant, Option<(Stage, Instant)>)>,
     /// When an adopted sandbox became Ready.
     restored_ready_at: Option<u64>,
+    /// The time that was over, and the sentence about it.
+    expired: Option<(Expired, String)>,
+}
+
+/// Whether a sandbox is where it is because its time was over.
+fn shows_expiry(phase: model::Phase) -> bool {
+    use model::Phase;
+    matches!(phase, Phase::Stopping | Phase::Stopped | Phase::Paused | Phase::Deleting | Phase::Gone)
 }
 
 /// Now, as Unix time in milliseconds.
@@ -42,7 +51,7 @@ impl Publisher {
     /// A publisher that continues from what the table shows.
     #[must_use]
     pub fn new(id: SandboxId, table: Table, observed: Observed) -> Self {
-        Self { id, table, observed, start: None, restored_ready_at: None }
+        Self { id, table, observed, start: None, restored_ready_at: None, expired: None }
     }
 
     /// What was published last.
@@ -62,16 +71,20 @@ impl Publisher {
             Phase::Backoff(comeback) => Some(comeback),
             _ => None,
         };
+        let expired = self.expired.as_ref().filter(|_| shows_expiry(outside));
+        let expired = expired.map(|(expired, message)| (expired.reason.as_str(), message));
+        let comeback_why = comeback.map(|comeback| (BACKOFF, &comeback.message));
+        let why = failure.map(|f| (f.reason.as_str(), &f.message)).or(comeback_why).or(expired);
         let was = self.observed.phase;
         if was != outside {
-            let reason = failure.map(|f| f.reason.as_str()).or_else(|| comeback.map(|_| BACKOFF));
+            let reason = why.map(|(reason, _)| reason);
             tracing::info!(sandbox = %self.id, from = %was, to = %outside, reason, "sandbox changed phase");
         }
         self.observed.phase = outside;
         self.observed.observed_generation = desired.generation;
         self.observed.stage = failure.and_then(|f| f.stage);
-        self.observed.reason = failure.map(|f| f.reason.clone()).or_else(|| comeback.map(|_| BACKOFF.into()));
-        self.observed.message = failure.map(|f| f.message.clone()).or_else(|| comeback.map(|c| c.message.clone()));
+        self.observed.reason = why.map(|(reason, _)| reason.to_owned());
+        self.observed.message = why.map(|(_, message)| message.clone());
         self.observed.next_restart_at_unix_ms = comeback.map(|c| c.at_unix_ms);
         self.observed.exit_code = failure.and_then(|f| f.exit_code);
         if outside != model::Phase::Ready {
@@ -117,6 +130,20 @@ impl Publisher {
         self.observed.last_end.clone_from(&progress.recovery.last_end);
         self.observed.out_of_memory.clone_from(&progress.oom.seen);
         self.observed.binding.clone_from(&progress.binding);
+    }
+
+    /// Takes over which time was over; the next publication shows it.
+    pub fn expired(&mut self, expired: Option<(Expired, String)>) {
+        self.expired = expired;
+    }
+
+    /// Says which time will be over next. A wall clock that is set meanwhile is
+    /// not followed.
+    pub fn ends(&mut self, ends: Option<Ends>) {
+        if self.observed.ends != ends {
+            self.observed.ends = ends;
+            self.publish();
+        }
     }
 
     /// Shows what [`Self::recovery`] took over, in the present phase.

@@ -22,6 +22,7 @@ use super::Desired;
 use super::claim::{BindError, Bound, Parcel};
 use super::ensure::{Ended, Watch};
 use super::failure::StartError;
+use super::node_time::NodeTime;
 use super::publisher::Publisher;
 use super::restart::Scope;
 use super::teardown::TeardownError;
@@ -158,6 +159,28 @@ pub trait Runtime: Debug + Send + Sync + 'static {
     /// When it does not run, or the kernel refuses for another reason.
     async fn set_limits(&self, id: &SandboxId, wanted: &Resources) -> Result<LimitsSet, host::Error>;
 
+    /// Makes every process of a sandbox stand still; again is success.
+    ///
+    /// # Errors
+    /// When it does not run, or one of them does not stand still in time: all
+    /// go on then.
+    async fn pause(&self, _id: &SandboxId) -> Result<(), host::Error> {
+        Ok(())
+    }
+
+    /// Lets the processes of a sandbox go on; again is success.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    async fn resume(&self, _id: &SandboxId) -> Result<(), host::Error> {
+        Ok(())
+    }
+
+    /// Time since the last input; none where that cannot be told now.
+    async fn input_idle(&self, _id: &SandboxId, _display_number: u32) -> Option<Duration> {
+        Some(Duration::MAX)
+    }
+
     /// What a sandbox uses now. Blocks for about 20 µs.
     ///
     /// # Errors
@@ -178,4 +201,6 @@ pub struct Services {
     pub pressures: watch::Receiver<Vec<NodeCondition>>,
     /// Who has which volume.
     pub volumes: VolumeTable,
+    /// What deadlines are kept in.
+    pub time: NodeTime,
 }

@@ -4,7 +4,8 @@
 //!             ┌──────────────── start ────────────────┐
 //!             ▼                                       │
 //! Pending ─► Starting ─► Ready ─► Stopping ─► Stopped ┘
-//!             │  ▲         │         ▲
+//!             │  ▲       ▲ │ ▲       ▲
+//!             │  │ Paused ─┘ │       │
 //!             ▼  │ newer   ▼         │ stop
 //!            Failed ◄── a part ended ┤
 //!                          │ policy  │
@@ -23,9 +24,13 @@
 //! - Backoff → Starting: its time came, or somebody asked and does not wait.
 //!   → Stopping, Deleting: the wish changed. → Backoff, Failed: one more part
 //!   ended meanwhile. The outside sees it as Starting.
+//! - Ready → Paused: it is to stand still. → Ready: it is not any more.
+//!   → Stopping, Deleting, Failed, Backoff: as from Ready.
 //! - Failed → Starting: somebody asked again, and it is wanted Running. New
 //!   requests and limits alone ask for nothing.
 //! - Stopped → Starting: desired Running.
+//! - Emptied: its time is over, and nothing of it is left but its record, until
+//!   central has heard of that. The outside sees it as Deleting.
 //! - Gone is final: nothing of the sandbox is left on the node.
 
 use roost_proto::model::{self, RunState};
@@ -43,6 +48,8 @@ pub enum Phase {
     Starting,
     /// Every stage passed.
     Ready,
+    /// Its processes stand still.
+    Paused,
     /// A part ended; what ended with it is made again at a time.
     Backoff(Comeback),
     /// A stop is under way.
@@ -53,6 +60,8 @@ pub enum Phase {
     Failed(Failure),
     /// Removal is under way.
     Deleting,
+    /// Nothing is left but the record: central does not know yet.
+    Emptied,
     /// Nothing is left.
     Gone,
 }
@@ -68,7 +77,8 @@ impl Phase {
             Self::Stopping => model::Phase::Stopping,
             Self::Stopped => model::Phase::Stopped,
             Self::Failed(_) => model::Phase::Failed,
-            Self::Deleting => model::Phase::Deleting,
+            Self::Paused => model::Phase::Paused,
+            Self::Deleting | Self::Emptied => model::Phase::Deleting,
             Self::Gone => model::Phase::Gone,
         }
     }
@@ -83,6 +93,10 @@ pub enum Step {
     Start,
     /// Make this much of it again; what is not named stays.
     Again(Scope),
+    /// Make its processes stand still.
+    Pause,
+    /// Let its processes go on.
+    Resume,
     /// End its processes, keep its files.
     Stop,
     /// Remove everything.
@@ -99,8 +113,14 @@ pub fn next_step(desired: &Desired, phase: &Phase, restarts_done: u64, is_due: b
         (_, Phase::Gone) | (RunState::Stopped, Phase::Stopped) => Step::Rest,
         (RunState::Deleted, _) => Step::Delete,
         (RunState::Stopped, _) => Step::Stop,
-        (RunState::Running, Phase::Ready | Phase::Backoff(_)) if desired.restart_count > restarts_done => Step::Stop,
-        (RunState::Running, Phase::Ready) => Step::Rest,
+        (RunState::Running, Phase::Ready | Phase::Paused | Phase::Backoff(_))
+            if desired.restart_count > restarts_done =>
+        {
+            Step::Stop
+        }
+        (RunState::Running, Phase::Ready) if desired.paused => Step::Pause,
+        (RunState::Running, Phase::Paused) if !desired.paused => Step::Resume,
+        (RunState::Running, Phase::Ready | Phase::Paused) => Step::Rest,
         (RunState::Running, Phase::Failed(failure)) if desired.asked() <= failure.generation => Step::Rest,
         (RunState::Running, Phase::Backoff(comeback)) => {
             if is_due || desired.asked() > comeback.generation {
@@ -171,6 +191,7 @@ mod tests {
             Phase::Pending,
             Phase::Starting,
             Phase::Ready,
+            Phase::Paused,
             Phase::Stopping,
             Phase::Stopped,
             failed(99),
@@ -180,6 +201,17 @@ mod tests {
             assert_eq!(next_step(&desired, &phase, 0, true), Step::Delete, "{phase:?}");
         }
         assert_eq!(next_step(&desired, &Phase::Gone, 0, true), Step::Rest);
+    }
+
+    #[test]
+    fn a_pause_is_taken_back_by_a_resume_and_ended_by_a_stop_or_a_restart() {
+        let paused = Desired { paused: true, ..desired(RunState::Running, 2, 0) };
+        assert_eq!(next_step(&paused, &Phase::Ready, 0, false), Step::Pause);
+        assert_eq!(next_step(&paused, &Phase::Paused, 0, false), Step::Rest);
+        assert_eq!(next_step(&desired(RunState::Running, 3, 0), &Phase::Paused, 0, false), Step::Resume);
+        assert_eq!(next_step(&desired(RunState::Stopped, 3, 0), &Phase::Paused, 0, false), Step::Stop);
+        assert_eq!(next_step(&desired(RunState::Running, 3, 1), &Phase::Paused, 0, false), Step::Stop);
+        assert_eq!(next_step(&paused, &Phase::Stopped, 0, false), Step::Start, "it runs before it stands still");
     }
 
     #[test]
@@ -221,6 +253,8 @@ mod tests {
                     self.again_at.push(self.now);
                     Phase::Ready
                 }
+                Step::Pause => Phase::Paused,
+                Step::Resume => Phase::Ready,
                 Step::Stop => Phase::Stopped,
                 Step::Delete => Phase::Gone,
             }
@@ -229,7 +263,7 @@ mod tests {
         /// A part ends; what is not running cannot.
         fn end(&mut self, scope: Scope, wait_ms: Option<u64>, generation: u64) {
             let scope = match &self.phase {
-                Phase::Ready => scope,
+                Phase::Ready | Phase::Paused => scope,
                 Phase::Backoff(comeback) => comeback.scope.max(scope),
                 _ => return,
             };
@@ -242,7 +276,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Event {
-        Wish { run_state: u8, restart: bool },
+        Wish { run_state: u8, restart: bool, paused: bool },
         End { scope: Scope, wait_ms: Option<u64> },
         Step,
         Time(u64),
@@ -251,7 +285,11 @@ mod tests {
     fn event() -> impl Strategy<Value = Event> {
         let scope = prop_oneof![Just(Scope::WindowManager), Just(Scope::Workload), Just(Scope::Sandbox)];
         prop_oneof![
-            (0..3_u8, any::<bool>()).prop_map(|(run_state, restart)| Event::Wish { run_state, restart }),
+            (0..3_u8, any::<bool>(), any::<bool>()).prop_map(|(run_state, restart, paused)| Event::Wish {
+                run_state,
+                restart,
+                paused
+            }),
             (scope, prop::option::of(1..5_000_u64)).prop_map(|(scope, wait_ms)| Event::End { scope, wait_ms }),
             Just(Event::Step),
             (0..3_000_u64).prop_map(Event::Time),
@@ -267,8 +305,9 @@ mod tests {
             let mut wish = desired(RunState::Running, 1, 0);
             for event in events {
                 match event {
-                    Event::Wish { run_state, restart } => {
+                    Event::Wish { run_state, restart, paused } => {
                         wish.generation += 1;
+                        wish.paused = paused;
                         wish.restart_count += u64::from(restart);
                         wish.run_state = match run_state {
                             _ if wish.run_state == RunState::Deleted => RunState::Deleted,
@@ -289,6 +328,7 @@ mod tests {
                 played.step(&wish);
             }
             let expected = match wish.run_state {
+                RunState::Running if wish.paused => Phase::Paused,
                 RunState::Running => Phase::Ready,
                 RunState::Stopped => Phase::Stopped,
                 RunState::Deleted => Phase::Gone,

@@ -21,6 +21,11 @@ struct Inner {
     last_change: u64,
 }
 
+/// What stands still uses what it used.
+fn holds_memory(phase: Phase) -> bool {
+    matches!(phase, Phase::Ready | Phase::Paused)
+}
+
 /// Shared table; cheap to clone. Its lock is held for map operations only.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -74,7 +79,7 @@ impl Table {
     pub fn publish(&self, id: &SandboxId, observed: Observed) {
         self.change(id, |inner| {
             let view = inner.views.get(id)?.clone();
-            let usage = observed.usage.or(view.observed.usage).filter(|_| observed.phase == Phase::Ready);
+            let usage = observed.usage.or(view.observed.usage).filter(|_| holds_memory(observed.phase));
             let revision = view.observed.revision + 1;
             Some(View { observed: Observed { usage, revision, ..observed }, ..view })
         });

@@ -40,6 +40,8 @@ pub enum TeardownError {
 /// # Errors
 /// See [`TeardownError`]; call again later.
 pub async fn stop(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), TeardownError> {
+    // What stands still hears no signal, and on v1 does not even die.
+    node.cgroups.thaw(id.as_str())?;
     if !grace.is_zero() {
         terminate(node, &ContainerId::new(id, Role::Workload), grace).await?;
     }

@@ -8,6 +8,7 @@ use roost_proto::id::{PoolName, SandboxId};
 use roost_proto::model::PoolSpec;
 
 use crate::reconcile::ledger::{Change, Contents, LedgerError, Progress, Record, Store};
+use crate::sandbox::node_time::Uptime;
 use crate::volume::{VolumeKey, VolumeRecord};
 
 #[derive(Debug, Default)]
@@ -16,6 +17,7 @@ struct Kept {
     central_generation: u64,
     pools: HashMap<PoolName, PoolSpec>,
     volumes: HashMap<VolumeKey, VolumeRecord>,
+    uptime: Option<Uptime>,
 }
 
 /// What one simulated node keeps; cheap to clone.
@@ -38,7 +40,8 @@ impl Store for MemoryStore {
         let records = kept.records.values().map(copy).collect();
         let pools = kept.pools.values().cloned().collect();
         let volumes = kept.volumes.values().cloned().collect();
-        Ok(Contents { records, central_generation: kept.central_generation, pools, volumes })
+        let uptime = kept.uptime.clone();
+        Ok(Contents { records, central_generation: kept.central_generation, pools, volumes, uptime })
     }
 
     fn commit(&mut self, changes: &[Change]) -> Result<(), LedgerError> {
@@ -61,6 +64,7 @@ impl Store for MemoryStore {
                 Change::RemovePool(name) => drop(kept.pools.remove(name)),
                 Change::PutVolume(volume) => drop(kept.volumes.insert(volume.key(), (**volume).clone())),
                 Change::RemoveVolume(key) => drop(kept.volumes.remove(key)),
+                Change::Uptime(uptime) => kept.uptime = Some(uptime.clone()),
             }
         }
         Ok(())

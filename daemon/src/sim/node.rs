@@ -21,6 +21,7 @@ use crate::pool::Pools;
 use crate::reconcile::ledger::{Ledger, LedgerError};
 use crate::reconcile::plan::plan;
 use crate::sandbox::manager::Limits;
+use crate::sandbox::node_time::NodeTime;
 use crate::sandbox::{Manager, Services};
 use crate::tasks::Tasks;
 use crate::volume::VolumeTable;
@@ -84,6 +85,8 @@ pub struct SimNode {
     shared: Shared,
     host: Arc<SimHost>,
     store: MemoryStore,
+    /// It outlives its daemons, too.
+    time: NodeTime,
     life: Mutex<Option<Life>>,
 }
 
@@ -93,7 +96,7 @@ impl SimNode {
     pub fn new(number: u32, shared: Shared) -> Self {
         let name = format!("{}-{number:05}", shared.config.fleet.name_prefix);
         let host = Arc::new(SimHost::new(shared.start.clone(), shared.node.clone()));
-        Self { name, shared, host, store: MemoryStore::default(), life: Mutex::default() }
+        Self { name, shared, host, store: MemoryStore::default(), time: NodeTime::new(0), life: Mutex::default() }
     }
 
     /// The lock protects a plain option: whole even after a panic elsewhere.
@@ -119,6 +122,7 @@ impl SimNode {
             metrics,
             pressures,
             volumes: VolumeTable::default(),
+            time: self.time,
         });
         let sandboxes_max = usize::try_from(self.shared.node.sandboxes_max).unwrap_or(usize::MAX);
         let limits = Limits { sandboxes_max, first_id: FIRST_ID };

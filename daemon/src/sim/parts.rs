@@ -64,7 +64,7 @@ impl Files for Parts {
 impl Screenshots for Parts {
     async fn png(&self, id: &SandboxId) -> Result<Png, ScreenshotError> {
         let view = self.manager.get(id).ok_or_else(|| ScreenshotError::NotFound(id.clone()))?;
-        if view.observed.phase != Phase::Ready {
+        if !matches!(view.observed.phase, Phase::Ready | Phase::Paused) {
             return Err(ScreenshotError::NotRunning(id.clone()));
         }
         let (width_px, height_px) = (view.desired.spec.display.width_px, view.desired.spec.display.height_px);

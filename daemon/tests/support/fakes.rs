@@ -17,8 +17,8 @@ use nix::unistd::Pid;
 use roost_proto::convert::InvalidMessage;
 use roost_proto::id::{PoolName, SandboxId, SandboxName, TenantId};
 use roost_proto::model::{
-    HostReport, ImageInfo, ImageRef, NodeFacts, NodeStatus, Observed, Phase, Pool, PoolSpec, PullPolicy,
-    ResourcesChange, RunState, SandboxSpec, StartRecord, SupportPart,
+    HostReport, ImageInfo, ImageRef, NodeFacts, NodeStatus, Observed, Phase, Pool, PoolSpec, PullPolicy, RunState,
+    SandboxSpec, StartRecord, SupportPart, UpdateSandbox,
 };
 use roostd::api::claim::Claims;
 use roostd::api::debug::DebugSource;
@@ -65,6 +65,10 @@ pub(crate) fn desired(id: &SandboxId, origin: Origin) -> Desired {
         pool: None,
         binding: None,
         unconfirmed: false,
+        paused: false,
+        lifetime: None,
+        ttl_count: 0,
+        clock: None,
     }
 }
 
@@ -150,8 +154,14 @@ impl Sandboxes for FakeNode {
         Ok(self.put(Desired { restart_count: desired.restart_count + 1, ..desired }))
     }
 
-    async fn set_resources(&self, id: &SandboxId, change: ResourcesChange) -> Result<View, RequestError> {
+    async fn set_paused(&self, id: &SandboxId, paused: bool) -> Result<View, RequestError> {
         let desired = self.local(id)?;
+        Ok(self.put(Desired { paused, generation: desired.generation + 1, ..desired }))
+    }
+
+    async fn update(&self, id: &SandboxId, change: UpdateSandbox) -> Result<View, RequestError> {
+        let desired = self.local(id)?;
+        let change = change.resources.unwrap_or_default();
         let resources = change.apply(desired.resources()).map_err(|e| RequestError::Invalid(InvalidMessage(e)))?;
         Ok(self.put(Desired { resources: Some(resources), generation: desired.generation + 1, ..desired }))
     }

@@ -14,7 +14,7 @@ wire_enum!(WindowManager, wire::WindowManager, "window_manager", { None <=> None
 wire_enum!(RunState, wire::RunState, "run_state", { Running <=> Running, Stopped <=> Stopped, Deleted <=> Deleted });
 wire_enum!(Phase, wire::Phase, "phase", {
     Pending <=> Pending, Starting <=> Starting, Ready <=> Ready, Stopping <=> Stopping,
-    Stopped <=> Stopped, Failed <=> Failed, Deleting <=> Deleting, Gone <=> Gone,
+    Stopped <=> Stopped, Failed <=> Failed, Deleting <=> Deleting, Gone <=> Gone, Paused <=> Paused,
 });
 wire_enum!(Stage, wire::Stage, "stage", {
     Ledger <=> Ledger, Image <=> Image, Namespaces <=> Namespaces, Rootfs <=> Rootfs, DisplayContainer <=> DisplayContainer,
@@ -41,6 +41,7 @@ impl From<SandboxSpec> for wire::SandboxSpec {
             restart: Some(spec.restart.into()),
             claim: Some(spec.claim.into()),
             volumes: spec.volumes.into_iter().map(Into::into).collect(),
+            lifetime: (!spec.lifetime.is_default()).then(|| spec.lifetime.into()),
         }
     }
 }
@@ -66,6 +67,7 @@ impl TryFrom<wire::SandboxSpec> for SandboxSpec {
             restart: spec.restart.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             claim: spec.claim.map(Into::into).unwrap_or_default(),
             volumes: mounts("", spec.volumes)?,
+            lifetime: spec.lifetime.map(TryInto::try_into).transpose()?.unwrap_or_default(),
         };
         spec.validate().map_err(InvalidMessage)?;
         Ok(spec)
@@ -254,6 +256,7 @@ impl wire::SandboxObserved {
             out_of_memory: (o.out_of_memory != OutOfMemory::default()).then(|| o.out_of_memory.into()),
             limits: o.limits.map(Into::into),
             binding: o.binding.map(Into::into),
+            ends: o.ends.map(Into::into),
         }
     }
 }
@@ -281,6 +284,7 @@ impl TryFrom<wire::SandboxObserved> for Observed {
             out_of_memory: o.out_of_memory.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             limits: o.limits.map(Into::into),
             binding: o.binding.map(TryInto::try_into).transpose()?,
+            ends: o.ends.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -289,7 +293,7 @@ impl TryFrom<wire::SandboxObserved> for Observed {
 mod tests {
     use super::*;
     use crate::id::{ClaimId, SandboxId};
-    use crate::model::{BindingState, LastEnd, OomVictim, Part};
+    use crate::model::{BindingState, Ends, ExpiryAction, ExpiryReason, LastEnd, OomVictim, Part};
 
     fn spec() -> SandboxSpec {
         serde_json::from_str(
@@ -297,7 +301,7 @@ mod tests {
                 "working_dir":"/tmp","pull_policy":"always","display":{"glx":true},"readiness":{"window_title":"Roost"},
                 "isolation":{"nested_user_namespaces":true},
                 "restart":{"application":"always","display":"on-failure","backoff_ms":100},
-                "claim":{"hook":true,"hook_timeout_ms":50},
+                "claim":{"hook":true,"hook_timeout_ms":50},"lifetime":{"ttl_ms":5000},
                 "volumes":[{"name":"home","path":"/home/agent","read_only":true}]}"#,
         )
         .unwrap()
@@ -363,6 +367,7 @@ mod tests {
                 hook_exit_code: Some(0),
                 bound_at_unix_ms: 11,
             }),
+            ends: Some(Ends { at_unix_ms: 12, reason: ExpiryReason::Ttl, action: ExpiryAction::Delete }),
             ..Observed::pending()
         };
         let message = wire::SandboxObserved::new(&SandboxId::random(), observed.clone());

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::{Binding, FieldError, ResourcesChange, Sandbox, ScreenSize, Validate, VolumeMount};
+use super::{Binding, FieldError, LifetimeChange, ResourcesChange, Sandbox, ScreenSize, Validate, VolumeMount};
 use crate::id::{ClaimId, PoolName, SandboxName};
 
 /// Most bytes that files and secrets of one claim may take: half of the
@@ -107,6 +107,9 @@ pub struct CreateClaim {
     /// Volumes of the tenant, attached to the desktop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeMount>,
+    /// Laid over the pool's lifetime.
+    #[serde(default, skip_serializing_if = "LifetimeChange::is_nothing")]
+    pub lifetime: LifetimeChange,
 }
 
 impl CreateClaim {
@@ -138,6 +141,7 @@ impl CreateClaim {
 impl Validate for CreateClaim {
     fn check(&self, path: &str, errors: &mut Vec<FieldError>) {
         self.binding(ClaimId::random()).check(path, errors);
+        self.lifetime.check(&format!("{path}lifetime."), errors);
         for (index, file) in self.files.iter().enumerate() {
             if let Err(problem) = file.mode_bits() {
                 errors.push(FieldError::new(format!("{path}files[{index}].mode"), problem));

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::check_env;
 use super::{
-    BindingState, FieldError, LastEnd, OutOfMemory, Pressure, Resources, ResourcesChange, SandboxSpec, Validate,
+    BindingState, Ends, FieldError, LastEnd, Lifetime, LifetimeChange, OutOfMemory, Pressure, Resources,
+    ResourcesChange, SandboxSpec, Validate,
 };
 use crate::id::{NodeId, ProfileName, SandboxId, SandboxName, TemplateName, TenantId};
 
@@ -43,14 +44,17 @@ pub enum Phase {
     Deleting,
     /// Nothing of it is left on the node.
     Gone,
+    /// Its processes stand still and keep their memory.
+    Paused,
 }
 
 impl Phase {
     /// Every phase, in the order of the diagram.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Pending,
         Self::Starting,
         Self::Ready,
+        Self::Paused,
         Self::Stopping,
         Self::Stopped,
         Self::Failed,
@@ -65,6 +69,7 @@ impl std::fmt::Display for Phase {
             Self::Pending => "Pending",
             Self::Starting => "Starting",
             Self::Ready => "Ready",
+            Self::Paused => "Paused",
             Self::Stopping => "Stopping",
             Self::Stopped => "Stopped",
             Self::Failed => "Failed",
@@ -241,6 +246,9 @@ pub struct Observed {
     /// What came of its claim; absent unless it was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingState>,
+    /// The next time that will be over; absent while it lives without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<Ends>,
 }
 
 impl Observed {
@@ -266,6 +274,7 @@ impl Observed {
             out_of_memory: OutOfMemory::default(),
             limits: None,
             binding: None,
+            ends: None,
         }
     }
 }
@@ -296,6 +305,17 @@ pub struct Sandbox {
     /// changed since; absent = those of the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// Whether its processes are to stand still; counts while it is wanted
+    /// running.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paused: bool,
+    /// Lifetime in place of that of the spec, when it was changed since;
+    /// absent = that of the spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<Lifetime>,
+    /// Times to live that were set so far: each counts from then on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ttl_count: u64,
     /// What the node saw, as of `observed_at_unix_ms`.
     pub observed: Observed,
     /// Unix time of its creation, in milliseconds.
@@ -311,6 +331,22 @@ impl Sandbox {
     pub fn resources(&self) -> &Resources {
         self.resources.as_ref().unwrap_or(&self.spec.resources)
     }
+
+    /// The lifetime that counts.
+    #[must_use]
+    pub fn lifetime(&self) -> &Lifetime {
+        self.lifetime.as_ref().unwrap_or(&self.spec.lifetime)
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A sandbox that runs on a node and that central's database did not know,
@@ -341,7 +377,19 @@ pub struct AdoptOrphan {
 #[serde(deny_unknown_fields)]
 pub struct UpdateSandbox {
     /// New requests and limits.
-    pub resources: ResourcesChange,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesChange>,
+    /// New times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<LifetimeChange>,
+}
+
+impl Validate for UpdateSandbox {
+    fn check(&self, path: &str, errors: &mut Vec<FieldError>) {
+        if self.resources.is_none() && self.lifetime.is_none() {
+            errors.push(FieldError::new(format!("{path}resources"), "must be given, or lifetime"));
+        }
+    }
 }
 
 /// The body of `POST /api/v1/sandboxes`.
@@ -360,11 +408,15 @@ pub struct CreateSandbox {
     /// Environment laid over the template's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Laid over the lifetime of template and profile.
+    #[serde(default, skip_serializing_if = "LifetimeChange::is_nothing")]
+    pub lifetime: LifetimeChange,
 }
 
 impl Validate for CreateSandbox {
     fn check(&self, path: &str, errors: &mut Vec<FieldError>) {
         check_env(&self.env, path, errors);
+        self.lifetime.check(&format!("{path}lifetime."), errors);
     }
 }
 

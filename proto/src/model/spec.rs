@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::volume::check_mounts;
-use super::{ClaimContract, FieldError, ImageRef, PullPolicy, Resources, Restart, Validate, VolumeMount};
+use super::{ClaimContract, FieldError, ImageRef, Lifetime, PullPolicy, Resources, Restart, Validate, VolumeMount};
 use crate::id::TemplateName;
 
 /// Smallest and largest screen edge, in pixels.
@@ -71,6 +71,9 @@ pub struct SandboxSpec {
     /// Volumes that it has from its start on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeMount>,
+    /// When its time is over.
+    #[serde(default, skip_serializing_if = "Lifetime::is_default")]
+    pub lifetime: Lifetime,
 }
 
 /// Two seconds: a window manager ends at once, a browser needs a moment to
@@ -203,6 +206,7 @@ impl Validate for SandboxSpec {
         self.restart.check(&field("restart."), errors);
         self.claim.check(&field("claim."), errors);
         check_mounts(&self.volumes, path, errors);
+        self.lifetime.check(&field("lifetime."), errors);
     }
 }
 

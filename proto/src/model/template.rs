@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::{check_env, check_times, default_start_timeout_ms, default_stop_grace_ms};
 use super::{
-    ClaimContract, DisplaySpec, FieldError, ImageRef, Isolation, PullPolicy, Readiness, Resources, Restart,
-    SandboxSpec, Validate, WindowManager,
+    ClaimContract, DisplaySpec, FieldError, ImageRef, Isolation, Lifetime, LifetimeChange, PullPolicy, Readiness,
+    Resources, Restart, SandboxSpec, Validate, WindowManager,
 };
 use crate::id::{ProfileName, TemplateName};
 
@@ -58,6 +58,9 @@ pub struct Template {
     /// What a claim of such a sandbox does in the workload.
     #[serde(default, skip_serializing_if = "ClaimContract::is_default")]
     pub claim: ClaimContract,
+    /// Laid over the profile's lifetime.
+    #[serde(default, skip_serializing_if = "LifetimeChange::is_nothing")]
+    pub lifetime: LifetimeChange,
 }
 
 /// What a sandbox may use.
@@ -76,6 +79,9 @@ pub struct Profile {
     /// How far the workload is fenced in.
     #[serde(default)]
     pub isolation: Isolation,
+    /// When its time is over.
+    #[serde(default, skip_serializing_if = "Lifetime::is_default")]
+    pub lifetime: Lifetime,
 }
 
 impl Validate for Template {
@@ -85,12 +91,14 @@ impl Validate for Template {
         check_times(self.stop_grace_ms, self.start_timeout_ms, path, errors);
         self.restart.check(&format!("{path}restart."), errors);
         self.claim.check(&format!("{path}claim."), errors);
+        self.lifetime.check(&format!("{path}lifetime."), errors);
     }
 }
 
 impl Validate for Profile {
     fn check(&self, path: &str, errors: &mut Vec<FieldError>) {
         self.resources.check(&format!("{path}resources."), errors);
+        self.lifetime.check(&format!("{path}lifetime."), errors);
     }
 }
 
@@ -118,6 +126,7 @@ pub fn resolve(template: &Template, profile: &Profile, env: &BTreeMap<String, St
         restart: template.restart,
         claim: template.claim,
         volumes: Vec::new(),
+        lifetime: template.lifetime.over(&profile.lifetime),
     }
 }
 

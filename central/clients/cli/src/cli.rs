@@ -11,6 +11,7 @@ mod debug;
 mod docs;
 mod doctor;
 mod image;
+mod lifetime;
 mod node;
 mod pool;
 mod sandbox;
@@ -25,14 +26,15 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use image::{
     ExportArgs, ImageCommand, ImportArgs, ListImagesArgs, NodesArgs, PinArgs, PruneArgs, PullArgs, RemoveImageArgs,
 };
+pub(crate) use lifetime::LifetimeArgs;
 pub(crate) use node::{
     ChooseOrphans, JoinTokenAction, JoinTokenArgs, NodeCommand, OrphanAction, OrphansArgs, ReadmitNodeArgs,
     RemoveNodeArgs, RotateNodeArgs,
 };
 pub(crate) use pool::{GetPoolArgs, ListPoolsArgs, PoolCommand, RemovePoolsArgs, SetPoolArgs};
 pub(crate) use sandbox::{
-    CreateArgs, ExecArgs, ListSandboxesArgs, LogsArgs, RemoveArgs, SandboxCommand, ScreenshotArgs, SetArgs, VerbArgs,
-    WaitArgs,
+    CreateArgs, ExecArgs, ListSandboxesArgs, LogsArgs, RemoveArgs, SandboxCommand, ScreenshotArgs, SelectorTerm,
+    SetArgs, VerbArgs, WaitArgs,
 };
 
 pub(crate) use volume::{RemoveVolumesArgs, VolumeArgs, VolumeCommand, VolumePlace};

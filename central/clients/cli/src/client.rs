@@ -3,9 +3,10 @@
 //! [`connect`]: TCP and TLS. [`call`]: one request. [`error`]: what can go
 //! wrong. [`lines`], [`sse`], [`watch`]: streams. [`socket`]: WebSocket. One
 //! file per noun: [`sandboxes`], [`nodes`], [`pools`], [`catalog`], [`images`], [`files`],
-//! [`support`]. Redirects
+//! [`support`]; many at once: [`batch`]. Redirects
 //! are never followed, so that a token stays with its server.
 
+mod batch;
 mod call;
 mod catalog;
 mod connect;

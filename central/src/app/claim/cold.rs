@@ -105,7 +105,7 @@ impl Attempt<'_> {
     /// The start failed: nobody would ever have this sandbox.
     async fn give_up(&self, failed: &Sandbox) -> Result<RequestError, RequestError> {
         let store = self.scope.store();
-        self.scope.wish(failed.id.as_str(), Intent::Delete).await?;
+        self.scope.wish(failed.id.as_str(), Intent::Delete.into()).await?;
         store.drop_claim(self.record.id.clone()).await?;
         let why = failed.observed.message.clone().or_else(|| failed.observed.reason.clone()).unwrap_or_default();
         let pool = &self.pool.pool.name;

@@ -105,6 +105,7 @@ impl Attempt<'_> {
             secrets: body.secrets.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
             files: body.files.iter().map(file).collect(),
             resources: body.resources.clone().map(Into::into),
+            lifetime: (!body.lifetime.is_nothing()).then(|| body.lifetime.into()),
         }
     }
 }

@@ -54,7 +54,7 @@ async fn settle(central: &Arc<Central>, claim: &ClaimRecord) -> Result<(), Reque
     match (found, made) {
         (Some((node, held)), _) => adopt(&scope, claim, node, held).await,
         (None, Some(sandbox)) => {
-            scope.wish(sandbox.id.as_str(), Intent::Delete).await?;
+            scope.wish(sandbox.id.as_str(), Intent::Delete.into()).await?;
             tracing::info!(claim = %claim.id, sandbox = %sandbox.id, "sandbox of an unfinished claim is deleted");
             Ok(scope.store().drop_claim(claim.id.clone()).await?)
         }
@@ -83,7 +83,7 @@ async fn adopt(scope: &Scope, claim: &ClaimRecord, node: NodeId, held: crate::st
     }
     scope.central.live.forget(&node, &id);
     if claim.key.is_none() {
-        scope.wish(id.as_str(), Intent::Delete).await?;
+        scope.wish(id.as_str(), Intent::Delete.into()).await?;
     }
     tracing::info!(claim = %claim.id, sandbox = %id, adopted = claim.key.is_some(), "unfinished claim settled");
     Ok(())

@@ -41,6 +41,9 @@ fn held(bench: &Bench, name: Option<&str>) -> Held {
         restart_count: 0,
         spec: new.spec,
         resources: None,
+        paused: false,
+        lifetime: None,
+        ttl_count: 0,
         observed: Observed { phase: Phase::Ready, revision: 5, ..Observed::pending() },
         created_at_unix_ms: 1,
     }
@@ -145,7 +148,7 @@ pub(super) async fn a_claimed_desktop_takes_its_room_once_and_is_confirmed_to_it
     // It is a sandbox like any other.
     let found = bench.find(&held.id).await.unwrap();
     assert_eq!((found.name.unwrap().as_str(), found.observed.phase), ("mine", Phase::Ready));
-    own.set_run_state(SandboxKey::Id(held.id.clone()), Intent::Delete).await.unwrap();
+    own.set_run_state(SandboxKey::Id(held.id.clone()), Intent::Delete.into()).await.unwrap();
     bench.observe(&held.id, Phase::Gone, 9).await;
     assert_eq!(bench.room_used().await, (0, 0, 0));
 }

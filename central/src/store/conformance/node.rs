@@ -10,7 +10,7 @@ pub(super) async fn deltas_hold_what_changed_since_their_base(bench: Bench) {
     };
     assert_eq!(desired(None).await, (2, vec![first.id.clone(), second.id.clone()]));
     assert_eq!(desired(Some(1)).await, (2, vec![second.id.clone()]));
-    bench.own().set_run_state(SandboxKey::Id(first.id.clone()), Intent::Stop).await.unwrap();
+    bench.own().set_run_state(SandboxKey::Id(first.id.clone()), Intent::Stop.into()).await.unwrap();
     assert_eq!(desired(Some(2)).await, (3, vec![first.id]));
     assert_eq!(desired(Some(3)).await, (3, vec![]));
 }
@@ -42,7 +42,7 @@ pub(super) async fn a_new_daemon_process_begins_its_revisions_anew(bench: Bench)
 
 pub(super) async fn a_deleted_sandbox_frees_its_room_when_its_node_says_gone(bench: Bench) {
     let made = bench.create(None).await.unwrap();
-    bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete).await.unwrap();
+    bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete.into()).await.unwrap();
     bench.observe(&made.id, Phase::Ready, 1).await;
     assert_eq!(bench.find(&made.id).await.unwrap().observed.phase, Phase::Deleting);
     assert_eq!(bench.room_used().await, (500, 1024, 1));
@@ -53,7 +53,7 @@ pub(super) async fn a_deleted_sandbox_frees_its_room_when_its_node_says_gone(ben
 
 pub(super) async fn a_full_list_ends_what_the_node_was_told_to_delete(bench: Bench) {
     let (kept, deleted) = (bench.create(None).await.unwrap(), bench.create(None).await.unwrap());
-    bench.own().set_run_state(SandboxKey::Id(deleted.id.clone()), Intent::Delete).await.unwrap();
+    bench.own().set_run_state(SandboxKey::Id(deleted.id.clone()), Intent::Delete.into()).await.unwrap();
     // The node has not heard of the deletion (generation 3) yet.
     bench.list_exactly(&[], 2).await;
     assert!(bench.find(&deleted.id).await.is_some());
@@ -95,7 +95,7 @@ pub(super) async fn a_node_that_holds_sandboxes_stays(bench: Bench) {
     let made = bench.create(None).await.unwrap();
     let delete = async || bench.own().delete_node(bench.node.clone(), false).await;
     assert!(matches!(delete().await, Err(DeleteNodeError::NotEmpty(1))));
-    bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete).await.unwrap();
+    bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete.into()).await.unwrap();
     bench.observe(&made.id, Phase::Gone, 1).await;
     delete().await.unwrap();
     assert!(bench.store.system().link_node(bench.node.clone()).await.unwrap().is_none());

@@ -1,11 +1,12 @@
 //! Requests and limits that change while a sandbox lives.
 
-use roost_proto::model::ResourcesChange;
+use roost_proto::model::{ResourcesChange, UpdateSandbox};
 
 use super::*;
 
 fn change(cpu_request_millis: u32) -> NewResources {
     let change = ResourcesChange { cpu_request_millis: Some(cpu_request_millis), ..ResourcesChange::default() };
+    let change = UpdateSandbox { resources: Some(change), lifetime: None };
     NewResources { change, if_generation: None, idempotency: None, now_unix_ms: 20 }
 }
 
@@ -22,7 +23,7 @@ pub(super) async fn new_limits_reach_the_node_and_count_in_its_room(bench: Bench
     bench.set(&made.id, change(700)).await.unwrap();
     let same = bench.store.system().desired(bench.node.clone(), Some(delta.generation)).await.unwrap();
     assert_eq!(same.sandboxes, [], "the same again is no change");
-    bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete).await.unwrap();
+    bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete.into()).await.unwrap();
     assert!(matches!(bench.set(&made.id, change(100)).await, Err(UpdateSandboxError::Deleting)));
     bench.observe(&made.id, Phase::Gone, 1).await;
     assert_eq!(bench.room_used().await, (0, 0, 0), "what was set last is given back");
@@ -39,7 +40,7 @@ pub(super) async fn a_node_without_room_refuses_larger_requests_with_the_numbers
     bench.set(&made.id, change(100)).await.unwrap();
     assert_eq!(bench.room_used().await.0, 600, "a node that is too full takes smaller requests");
     let mut bad = change(100);
-    bad.change.pids_limit = Some(1);
+    bad.change.resources = Some(ResourcesChange { pids_limit: Some(1), ..ResourcesChange::default() });
     let Err(UpdateSandboxError::Invalid(errors)) = bench.set(&made.id, bad).await else { panic!("accepted") };
     assert_eq!(errors[0].field, "resources.pids_limit");
 }

@@ -12,6 +12,9 @@ fn held(sandbox: &Sandbox, generation: u64) -> Held {
         restart_count: sandbox.restart_count,
         spec: sandbox.spec.clone(),
         resources: sandbox.resources.clone(),
+        paused: sandbox.paused,
+        lifetime: sandbox.lifetime,
+        ttl_count: sandbox.ttl_count,
         observed: Observed { phase: Phase::Ready, revision: 9, ..Observed::pending() },
         created_at_unix_ms: 7,
     }
@@ -28,6 +31,9 @@ fn stranger(bench: &Bench, name: &str) -> Held {
         restart_count: 2,
         spec: new.spec,
         resources: None,
+        paused: false,
+        lifetime: None,
+        ttl_count: 0,
         observed: Observed { phase: Phase::Stopped, revision: 9, ..Observed::pending() },
         created_at_unix_ms: 7,
     }
@@ -121,14 +127,14 @@ pub(super) async fn an_orphan_that_nobody_wants_is_deleted_by_its_node(bench: Be
 pub(super) async fn a_wish_after_the_restore_is_never_taken_for_one_from_before(bench: Bench) {
     let made = bench.create(Some("box")).await.unwrap();
     let key = SandboxKey::Id(made.id.clone());
-    let stopped = bench.own().set_run_state(key.clone(), Intent::Stop).await.unwrap();
+    let stopped = bench.own().set_run_state(key.clone(), Intent::Stop.into()).await.unwrap().sandbox;
     assert_eq!(stopped.generation, 2);
     // The node holds another generation 2, with restarts that are done.
     let on_node = Held { restart_count: 3, ..held(&made, 2) };
     assert_eq!(settle(&bench, vec![on_node], 9).await.changed, 1);
     let wish = bench.find(&made.id).await.unwrap();
     assert_eq!((wish.run_state, wish.generation, wish.restart_count), (RunState::Stopped, 3, 3));
-    let again = bench.own().set_run_state(key, Intent::Restart).await.unwrap();
+    let again = bench.own().set_run_state(key, Intent::Restart.into()).await.unwrap().sandbox;
     assert_eq!(again.restart_count, 4, "a restart that the node has not done yet");
 }
 

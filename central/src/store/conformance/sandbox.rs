@@ -16,7 +16,7 @@ pub(super) async fn another_tenant_sees_and_changes_nothing(bench: Bench) {
     let (other, key) = (bench.other(), SandboxKey::Id(made.id.clone()));
     assert_eq!(other.sandbox(key.clone()).await.unwrap(), None);
     assert_eq!(other.sandboxes(SandboxFilter::default(), 9).await.unwrap(), []);
-    assert!(matches!(other.set_run_state(key, Intent::Delete).await, Err(SetRunStateError::NotFound)));
+    assert!(matches!(other.set_run_state(key, Intent::Delete.into()).await, Err(SetRunStateError::NotFound)));
     assert!(other.templates().await.unwrap().is_empty() && other.profiles().await.unwrap().is_empty());
     assert!(other.nodes().await.unwrap().is_empty() && other.images().await.unwrap().is_empty());
     assert!(matches!(other.delete_node(bench.node.clone(), false).await, Err(DeleteNodeError::NotFound)));
@@ -27,7 +27,7 @@ pub(super) async fn another_tenant_sees_and_changes_nothing(bench: Bench) {
 pub(super) async fn a_name_is_unique_while_its_sandbox_lives(bench: Bench) {
     let made = bench.create(Some("box")).await.unwrap();
     assert!(matches!(bench.create(Some("box")).await, Err(CreateSandboxError::NameTaken(_))));
-    bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete).await.unwrap();
+    bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete.into()).await.unwrap();
     bench.observe(&made.id, Phase::Gone, 1).await;
     assert!(bench.create(Some("box")).await.is_ok());
     assert!(bench.create(None).await.is_ok() && bench.create(None).await.is_ok());
@@ -86,7 +86,9 @@ pub(super) async fn filters_narrow_a_list(bench: Bench) {
 
 pub(super) async fn a_wish_raises_the_generations_and_a_repeated_one_does_not(bench: Bench) {
     let made = bench.create(None).await.unwrap();
-    let wish = async |intent| bench.own().set_run_state(SandboxKey::Id(made.id.clone()), intent).await;
+    let wish = async |intent: Intent| {
+        bench.own().set_run_state(SandboxKey::Id(made.id.clone()), intent.into()).await.map(|set| set.sandbox)
+    };
     let stopped = wish(Intent::Stop).await.unwrap();
     assert_eq!((stopped.generation, stopped.run_state), (2, RunState::Stopped));
     assert_eq!(wish(Intent::Stop).await.unwrap().generation, 2);
@@ -104,7 +106,7 @@ pub(super) async fn a_wish_raises_the_generations_and_a_repeated_one_does_not(be
 pub(super) async fn a_failed_sandbox_is_started_again(bench: Bench) {
     let made = bench.create(None).await.unwrap();
     bench.observe(&made.id, Phase::Failed, 1).await;
-    let started = bench.own().set_run_state(SandboxKey::Id(made.id), Intent::Start).await.unwrap();
+    let started = bench.own().set_run_state(SandboxKey::Id(made.id), Intent::Start.into()).await.unwrap().sandbox;
     assert_eq!((started.generation, started.restart_count), (2, 1));
 }
 
@@ -114,7 +116,7 @@ pub(super) async fn changes_come_in_the_order_of_the_commits(bench: Bench) {
     told(1).await;
     bench.observe(&made.id, Phase::Ready, 1).await;
     told(2).await;
-    bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete).await.unwrap();
+    bench.own().set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete.into()).await.unwrap();
     told(3).await;
     bench.observe(&made.id, Phase::Gone, 2).await;
     assert_eq!(told(4).await, ["Pending", "Ready", "Deleting", "gone"]);

@@ -14,7 +14,7 @@ use roost_proto::id::{ClaimId, TenantId};
 use roost_proto::model::{Claimed, Observed, Phase, RunState, Sandbox};
 
 use super::row::{all, exists, first, from_json, int, maybe_parsed, parsed, text, to_json};
-use super::{Row, Transaction, node, sandbox, values};
+use super::{Row, Transaction, node, sandbox, timing, values};
 use crate::store::{
     Aim, AimAt, BeginClaimError, Change, ClaimRecord, FinishClaim, FinishClaimError, NewClaim, SandboxKey, StoreError,
 };
@@ -203,6 +203,9 @@ fn insert(
         restart_count: held.restart_count,
         spec: held.spec.clone(),
         resources: held.resources.clone(),
+        paused: held.paused,
+        lifetime: held.lifetime,
+        ttl_count: held.ttl_count,
         observed,
         created_at_unix_ms: finish.now_unix_ms,
         observed_at_unix_ms: Some(finish.now_unix_ms),
@@ -213,6 +216,7 @@ fn insert(
     let resources = sandbox.resources.as_ref().map(|resources| to_json("sandboxes", resources)).transpose()?;
     let sql = "UPDATE sandboxes SET resources = $1, observed_at_unix_ms = $2 WHERE id = $3";
     tx.execute(sql, values![resources, int(finish.now_unix_ms), sandbox.id.as_str()])?;
+    timing::keep(tx, &sandbox)?;
     tell(&sandbox, node_generation, changes);
     Ok(sandbox)
 }
@@ -236,6 +240,7 @@ fn follow(
     node::release(tx, &finish.node_id, sandbox.resources())?;
     sandbox.generation = held.generation;
     sandbox.resources = held.resources.clone();
+    (sandbox.paused, sandbox.lifetime, sandbox.ttl_count) = (held.paused, held.lifetime, held.ttl_count);
     let resources = sandbox.resources.as_ref().map(|resources| to_json("sandboxes", resources)).transpose()?;
     let sql = "UPDATE sandboxes SET generation = $1, node_generation = $2, resources = $3, cpu_request_millis = $4, \
                memory_request_bytes = $5 WHERE id = $6";
@@ -248,6 +253,7 @@ fn follow(
         sandbox.id.as_str(),
     ];
     tx.execute(sql, values)?;
+    timing::keep(tx, &sandbox)?;
     tell(&sandbox, node_generation, changes);
     Ok(sandbox)
 }

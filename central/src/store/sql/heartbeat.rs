@@ -6,7 +6,7 @@ use roost_proto::id::{NodeId, SandboxId};
 use roost_proto::model::{Observed, Phase, RunState};
 
 use super::row::{all, count, first, int, parsed, to_json};
-use super::{Row, Transaction, node, orphan, sandbox, values};
+use super::{Row, Transaction, node, orphan, sandbox, timing, values};
 use crate::store::{Change, HeartbeatBatch, StoreError};
 
 pub(super) fn apply(tx: &dyn Transaction, batch: &HeartbeatBatch, changes: &mut Vec<Change>) -> Result<(), StoreError> {
@@ -64,8 +64,10 @@ fn observe(
         return Ok(());
     }
     if now.run_state == RunState::Deleted && observed.phase == Phase::Gone {
+        timing::keep_ending(tx, &now, batch.now_unix_ms)?;
         return sandbox::remove(tx, &now, changes);
     }
+    let now = if timing::is_over(&now) { timing::give_up(tx, now, changes)? } else { now };
     changes.push(Change::Sandbox(Box::new(now)));
     Ok(())
 }
@@ -83,6 +85,7 @@ fn forget_missing(
             continue;
         }
         if let Some(gone) = sandbox::find_any(tx, &id)? {
+            timing::keep_ending(tx, &gone, batch.now_unix_ms)?;
             sandbox::remove(tx, &gone, changes)?;
         }
     }

@@ -7,13 +7,14 @@ use crate::clock;
 use crate::store::StoreError;
 
 /// Every migration, append only: number n brings version n-1 to n.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("../migrations/0001_begin.sql"),
     include_str!("../migrations/0002_replicas.sql"),
     include_str!("../migrations/0003_trust.sql"),
     include_str!("../migrations/0004_resources.sql"),
     include_str!("../migrations/0005_restore.sql"),
     include_str!("../migrations/0006_pools.sql"),
+    include_str!("../migrations/0007_time.sql"),
 ];
 
 /// The newest version of the schema.

@@ -16,7 +16,7 @@ use roost_proto::model::{Observed, Orphan, Phase, RunState, Sandbox};
 
 use super::row::{all, count, first, first_count, int, maybe_count, parsed, to_json};
 use super::sandbox::{self, COLUMNS};
-use super::{Row, Transaction, node, values};
+use super::{Row, Transaction, node, timing, values};
 use crate::store::{AdoptError, Change, Held, SandboxKey, Settled, StoreError};
 
 const TABLE: &str = "sandboxes";
@@ -62,7 +62,10 @@ pub(super) fn settle(
 /// the node has never seen; restarts that were carried out stay counted.
 fn catch_up(tx: &dyn Transaction, known: &Sandbox, held: &Held, node_generation: u64) -> Result<bool, StoreError> {
     let wish = (known.run_state, known.restart_count, &known.resources);
-    if known.generation == held.generation && wish == (held.run_state, held.restart_count, &held.resources) {
+    let times = (known.paused, known.lifetime, known.ttl_count);
+    let is_same = wish == (held.run_state, held.restart_count, &held.resources)
+        && times == (held.paused, held.lifetime, held.ttl_count);
+    if known.generation == held.generation && is_same {
         return Ok(false);
     }
     let generation = known.generation.max(held.generation) + 1;
@@ -90,6 +93,9 @@ fn insert(
         restart_count: held.restart_count,
         spec: held.spec.clone(),
         resources: held.resources.clone(),
+        paused: held.paused,
+        lifetime: held.lifetime,
+        ttl_count: held.ttl_count,
         // The heartbeat that follows brings the rest, with its revision.
         observed: Observed { revision: 0, usage: None, ..held.observed.clone() },
         created_at_unix_ms: held.created_at_unix_ms,
@@ -100,6 +106,7 @@ fn insert(
     let resources = held.resources.as_ref().map(|resources| to_json(TABLE, resources)).transpose()?;
     let name = held.name.as_ref().map(SandboxName::as_str);
     tx.execute(sql, values![int(now_unix_ms), name, resources, held.id.as_str()])?;
+    timing::keep(tx, &orphan)?;
     // It is there already: its room is taken, whether there is enough or not.
     let sql = "UPDATE nodes SET cpu_requested_millis = cpu_requested_millis + $1, \
                memory_requested_bytes = memory_requested_bytes + $2, sandboxes = sandboxes + 1, orphans = orphans + 1 \

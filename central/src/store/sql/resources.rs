@@ -1,12 +1,12 @@
-//! Requests and limits that change while a sandbox lives, with the room that
-//! they take on its node.
+//! Requests, limits and times that change while a sandbox lives, with the room
+//! that it takes on its node.
 
 use roost_proto::id::{NodeId, TenantId};
-use roost_proto::model::{Resources, RunState, Sandbox};
+use roost_proto::model::{Resources, RunState, Sandbox, Validate};
 
 use super::row::{count, first, first_count, int, text, to_json, uint};
 use super::sandbox::{self, Replay, keep_answer, replay};
-use super::{Transaction, values};
+use super::{Transaction, timing, values};
 use crate::place::{PlaceError, Refusal};
 use crate::store::{Change, Created, NewResources, SandboxKey, StoreError, UpdateSandboxError};
 
@@ -34,9 +34,21 @@ pub(super) fn set(
     if new.if_generation.is_some_and(|wanted| wanted != held) {
         return Err(UpdateSandboxError::Generation { held });
     }
-    let resources = new.change.apply(sandbox.resources()).map_err(UpdateSandboxError::Invalid)?;
-    if resources != *sandbox.resources() {
-        change(tx, &mut sandbox, resources, changes)?;
+    new.change.validate().map_err(UpdateSandboxError::Invalid)?;
+    let before = sandbox.clone();
+    let resources = match &new.change.resources {
+        Some(change) => change.apply(sandbox.resources()).map_err(UpdateSandboxError::Invalid)?,
+        None => sandbox.resources().clone(),
+    };
+    if let Some(change) = &new.change.lifetime {
+        let lifetime = change.apply(sandbox.lifetime()).map_err(UpdateSandboxError::Invalid)?;
+        if lifetime != *sandbox.lifetime() {
+            sandbox.lifetime = Some(lifetime);
+        }
+        sandbox.ttl_count += u64::from(change.ttl_ms.is_some());
+    }
+    if resources != *sandbox.resources() || sandbox != before {
+        change(tx, &mut sandbox, &resources, changes)?;
     }
     if let Some(idempotency) = &new.idempotency {
         keep_answer(tx, &sandbox, idempotency, new.now_unix_ms)?;
@@ -47,15 +59,19 @@ pub(super) fn set(
 fn change(
     tx: &dyn Transaction,
     sandbox: &mut Sandbox,
-    resources: Resources,
+    resources: &Resources,
     changes: &mut Vec<Change>,
 ) -> Result<(), UpdateSandboxError> {
-    let node_generation = resize(tx, &sandbox.node_id, sandbox.resources(), &resources)?;
+    let node_generation = resize(tx, &sandbox.node_id, sandbox.resources(), resources)?;
     sandbox.generation += 1;
+    if resources != sandbox.resources() {
+        sandbox.resources = Some(resources.clone());
+    }
+    let kept = sandbox.resources.as_ref().map(|resources| to_json(TABLE, resources)).transpose()?;
     let sql = "UPDATE sandboxes SET resources = $1, cpu_request_millis = $2, memory_request_bytes = $3, \
                generation = $4, node_generation = $5 WHERE id = $6";
     let values = values![
-        to_json(TABLE, &resources)?,
+        kept,
         resources.cpu_request_millis,
         int(resources.memory_request_bytes),
         int(sandbox.generation),
@@ -63,7 +79,7 @@ fn change(
         sandbox.id.as_str(),
     ];
     tx.execute(sql, values)?;
-    sandbox.resources = Some(resources);
+    timing::keep(tx, sandbox)?;
     changes.push(Change::Desired { node_id: sandbox.node_id.clone(), generation: node_generation });
     changes.push(Change::Sandbox(Box::new(sandbox.clone())));
     Ok(())

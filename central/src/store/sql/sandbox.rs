@@ -10,15 +10,13 @@ use super::{Row, Transaction, node, values};
 use crate::place::{PlaceError, Refusal};
 use crate::store::types::run_state_text;
 use crate::store::{
-    Change, CreateSandboxError, Created, Desired, Intent, NewSandbox, PlaceFn, SandboxFilter, SandboxKey,
-    SetRunStateError, StoreError,
+    Change, CreateSandboxError, Created, Desired, NewSandbox, PlaceFn, SandboxFilter, SandboxKey, StoreError,
 };
 
 const TABLE: &str = "sandboxes";
 /// What [`read`] reads.
 pub(super) const COLUMNS: &str = "id, tenant_id, name, node_id, generation, run_state, restart_count, spec, resources, \
-                       observed, \
-                       observed_at_unix_ms, created_at_unix_ms";
+                       paused, lifetime, ttl_count, observed, observed_at_unix_ms, created_at_unix_ms";
 
 /// How often a placement begins anew when the room that it chose was taken
 /// meanwhile: each round another request has succeeded.
@@ -43,6 +41,9 @@ pub(super) fn read(row: &dyn Row) -> Result<Sandbox, StoreError> {
         restart_count: count(row, "restart_count")?,
         spec: document(row, TABLE, "spec")?,
         resources: row.text("resources")?.map(|text| from_json(TABLE, text)).transpose()?,
+        paused: count(row, "paused")? != 0,
+        lifetime: row.text("lifetime")?.map(|text| from_json(TABLE, text)).transpose()?,
+        ttl_count: count(row, "ttl_count")?,
         observed,
         created_at_unix_ms: count(row, "created_at_unix_ms")?,
         observed_at_unix_ms: maybe_count(row, "observed_at_unix_ms")?,
@@ -143,6 +144,9 @@ pub(super) fn create(
         restart_count: 0,
         spec: new.spec.clone(),
         resources: None,
+        paused: false,
+        lifetime: None,
+        ttl_count: 0,
         observed: Observed::pending(),
         created_at_unix_ms: new.now_unix_ms,
         observed_at_unix_ms: None,
@@ -243,59 +247,17 @@ pub(super) fn insert(tx: &dyn Transaction, s: &Sandbox, node_generation: u64) ->
     tx.execute(sql, values).map(drop)
 }
 
-/// What the intent makes of run state and restarts; none = nothing to change.
-fn wanted(sandbox: &Sandbox, intent: Intent) -> Option<(RunState, u64)> {
-    let (now, restarts) = (sandbox.run_state, sandbox.restart_count);
-    match intent {
-        // Also where a stop of it is not carried out yet: node and central may
-        // see both wishes as one.
-        Intent::Start if sandbox.observed.phase == Phase::Failed => Some((RunState::Running, restarts + 1)),
-        Intent::Start if now != RunState::Running => Some((RunState::Running, restarts)),
-        // A newer generation alone: what waits for a restart does not wait longer.
-        Intent::Start if sandbox.observed.next_restart_at_unix_ms.is_some() => Some((RunState::Running, restarts)),
-        Intent::Stop if now != RunState::Stopped => Some((RunState::Stopped, restarts)),
-        Intent::Restart => Some((RunState::Running, restarts + 1)),
-        Intent::Delete => Some((RunState::Deleted, restarts)),
-        Intent::Start | Intent::Stop => None,
-    }
-}
-
-pub(super) fn set_run_state(
-    tx: &dyn Transaction,
-    tenant: &TenantId,
-    key: &SandboxKey,
-    intent: Intent,
-    changes: &mut Vec<Change>,
-) -> Result<Sandbox, SetRunStateError> {
-    let mut sandbox = find(tx, tenant, key)?.ok_or(SetRunStateError::NotFound)?;
-    if sandbox.run_state == RunState::Deleted {
-        return if intent == Intent::Delete { Ok(sandbox) } else { Err(SetRunStateError::Deleting) };
-    }
-    let Some((run_state, restart_count)) = wanted(&sandbox, intent) else { return Ok(sandbox) };
-    let node_generation = node::bump(tx, &sandbox.node_id)?;
-    sandbox.run_state = run_state;
-    sandbox.restart_count = restart_count;
-    sandbox.generation += 1;
-    if run_state == RunState::Deleted {
-        sandbox.observed.phase = Phase::Deleting;
-        sandbox.observed.stage = None;
-    }
-    keep_wish(tx, &sandbox, node_generation)?;
-    changes.push(Change::Desired { node_id: sandbox.node_id.clone(), generation: node_generation });
-    changes.push(Change::Sandbox(Box::new(sandbox.clone())));
-    Ok(sandbox)
-}
-
 /// Keeps what is wanted of a sandbox now.
 pub(super) fn keep_wish(tx: &dyn Transaction, sandbox: &Sandbox, node_generation: u64) -> Result<(), StoreError> {
     let sql = "UPDATE sandboxes SET run_state = $1, restart_count = $2, generation = $3, node_generation = $4, \
-               phase = $5 WHERE id = $6";
+               phase = $5, paused = $6 WHERE id = $7";
     let values = values![
         run_state_text(sandbox.run_state),
         int(sandbox.restart_count),
         int(sandbox.generation),
         int(node_generation),
         sandbox.observed.phase.to_string(),
+        i64::from(sandbox.paused),
         sandbox.id.as_str(),
     ];
     tx.execute(sql, values).map(drop)

@@ -13,7 +13,9 @@ use roost_proto::model::{
 
 use tokio_util::sync::DropGuard;
 
-use super::{Queues, Transaction, claim, heartbeat, node, orphan, pool, resources, sandbox, template, token};
+use super::{
+    Queues, Transaction, claim, heartbeat, keyed, node, orphan, pool, resources, sandbox, template, timing, token, wish,
+};
 use crate::secret::SecretHash;
 use crate::store::*;
 
@@ -79,14 +81,34 @@ impl TenantStore for SqlTenant {
         self.queues.read("sandbox", move |tx| sandbox::find(tx, &tenant, &key)).await
     }
 
+    async fn recall_key(&self, key: String, request: String) -> Result<KeyedAnswer, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("recall_key", move |tx| keyed::recall(tx, &tenant, &key, &request)).await
+    }
+
+    async fn take_key(&self, key: (String, String), answer: String, now_unix_ms: u64) -> Result<bool, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("take_key", move |tx, _| keyed::take(tx, &tenant, &key, &answer, now_unix_ms)).await
+    }
+
+    async fn keep_key(&self, key: (String, String), answer: String) -> Result<(), StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.write("keep_key", move |tx, _| keyed::keep(tx, &tenant, &key, &answer)).await
+    }
+
+    async fn ending(&self, key: SandboxKey) -> Result<Option<Ending>, StoreError> {
+        let tenant = self.tenant.clone();
+        self.queues.read("ending", move |tx| timing::ending(tx, &tenant, &key)).await
+    }
+
     async fn sandboxes(&self, filter: SandboxFilter, limit: u32) -> Result<Vec<Sandbox>, StoreError> {
         let tenant = self.tenant.clone();
         self.queues.read("sandboxes", move |tx| sandbox::list(tx, &tenant, &filter, limit)).await
     }
 
-    async fn set_run_state(&self, key: SandboxKey, intent: Intent) -> Result<Sandbox, SetRunStateError> {
+    async fn set_run_state(&self, key: SandboxKey, new: NewWish) -> Result<Created, SetRunStateError> {
         let tenant = self.tenant.clone();
-        self.queues.write("set_run_state", move |tx, out| sandbox::set_run_state(tx, &tenant, &key, intent, out)).await
+        self.queues.write("set_run_state", move |tx, out| wish::set(tx, &tenant, &key, &new, out)).await
     }
 
     async fn set_resources(&self, key: SandboxKey, new: NewResources) -> Result<Created, UpdateSandboxError> {

@@ -3,7 +3,7 @@
 use roost_proto::id::{ApiTokenId, JoinTokenId, TenantId};
 
 use super::row::{all, count, exists, first, int, parsed};
-use super::{Row, Transaction, values};
+use super::{Row, Transaction, timing, values};
 use crate::secret::SecretHash;
 use crate::store::{JoinToken, NewJoinToken, StoreError};
 
@@ -105,5 +105,5 @@ pub(super) fn expire(tx: &dyn Transaction, before_unix_ms: u64) -> Result<u64, S
     let replaced = tx.execute("DELETE FROM api_tokens WHERE expires_at_unix_ms < $1", values![before])?;
     // Those that got nothing are for the duty that asks their nodes.
     let claims = tx.execute("DELETE FROM claims WHERE state = 'kept' AND created_at_unix_ms < $1", values![before])?;
-    Ok(keys + tokens + replaced + claims)
+    Ok(keys + tokens + replaced + claims + timing::expire(tx, before_unix_ms)?)
 }

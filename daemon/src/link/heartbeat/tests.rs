@@ -41,6 +41,10 @@ impl Node {
                 pool: None,
                 binding: None,
                 unconfirmed: false,
+                paused: false,
+                lifetime: None,
+                ttl_count: 0,
+                clock: None,
             };
             self.views.push(View { desired: Arc::new(desired), observed: Observed::pending(), change: self.change });
         }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::Desired;
+use crate::sandbox::expiry::{Expired, Rested};
 use crate::sandbox::restart::Scope;
 
 /// Version that this build writes.
@@ -83,6 +84,12 @@ pub struct Progress {
     /// What came of its claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding: Option<BindingState>,
+    /// The time that was over, and what was decided then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expired: Option<Expired>,
+    /// When it was Stopped: its time to live stands still then.
+    #[serde(default, skip_serializing_if = "Rested::is_default")]
+    pub rested: Rested,
 }
 
 /// What the restart policy of a sandbox did and is about to do.
@@ -201,6 +208,10 @@ pub(crate) mod tests {
                 pool: None,
                 binding: None,
                 unconfirmed: false,
+                paused: false,
+                lifetime: None,
+                ttl_count: 0,
+                clock: None,
             }),
             first_id: 1 << 20,
             display_number: 0,

@@ -27,6 +27,8 @@ const POOL_PREFIX: &str = "pool/";
 const VOLUME_PREFIX: &str = "volume/";
 /// Key of central's generation: eight bytes, big endian.
 const CENTRAL_GENERATION_KEY: &str = "central-generation";
+/// Key of node time.
+const UPTIME_KEY: &str = "uptime";
 /// Page cache of sled, in bytes: a thousand records are about 2 MB.
 const CACHE_BYTES: u64 = 4 << 20;
 
@@ -85,6 +87,7 @@ impl SledStore {
                     batch.insert(volume_key(&id).as_str(), checked(&id, volume)?);
                 }
                 Change::RemoveVolume(id) => batch.remove(volume_key(id).as_str()),
+                Change::Uptime(uptime) => batch.insert(UPTIME_KEY, checked(&UPTIME_KEY, uptime)?),
             }
         }
         Ok(batch)
@@ -141,6 +144,9 @@ impl Store for SledStore {
             let (key_bytes, value) = entry.map_err(error)?;
             let volume = decode(&value).map_err(|e| record_error(&String::from_utf8_lossy(&key_bytes), e))?;
             contents.volumes.push(volume);
+        }
+        if let Some(value) = self.db.get(UPTIME_KEY).map_err(error)? {
+            contents.uptime = Some(decode(&value).map_err(|e| record_error(&UPTIME_KEY, e))?);
         }
         if let Some(value) = self.db.get(CENTRAL_GENERATION_KEY).map_err(error)? {
             let bytes = value.as_ref().try_into().map_err(|_| {

@@ -31,10 +31,11 @@ impl Driver {
         if self.accepted.is_some() {
             return Phase::Pending;
         }
-        let desired = self.desired.borrow().clone();
+        let wish = self.desired.borrow().clone();
+        let desired = self.in_time(wish);
         self.publisher.restore(&self.progress, None);
         let phase = self.adopt_found(&desired, found).await;
-        let ready = self.progress.ready.as_ref().filter(|_| phase == Phase::Ready);
+        let ready = self.progress.ready.as_ref().filter(|_| matches!(phase, Phase::Ready | Phase::Paused));
         self.publisher.restore(&self.progress, ready);
         self.publisher.phase(&desired, &phase);
         phase
@@ -106,6 +107,9 @@ impl Driver {
     }
 
     async fn adopt_running(&mut self, desired: &Arc<Desired>) -> Phase {
+        if let Some(paused) = self.adopt_paused(desired).await {
+            return paused;
+        }
         let services = self.services.clone();
         let mut watch = self.watch(&services, CancellationToken::new());
         let number = self.record.display_number;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{Beginning, Manager, RequestError};
 use crate::reconcile::ledger::{Change, LedgerError, Progress, Record};
 use crate::sandbox::driver::Accepted;
+use crate::sandbox::expiry::LifeClock;
 use crate::sandbox::{Desired, Origin};
 use crate::tasks::TaskName;
 use crate::volume::HoldError;
@@ -128,7 +129,9 @@ impl Manager {
                 // What the node alone knows of it; a claim is not taken back.
                 let pool = record.desired.pool.clone();
                 let binding = desired.binding.clone().or_else(|| record.desired.binding.clone());
-                let desired = Desired { created_at_unix_ms, pool, binding, ..desired }.following(&record.desired);
+                let clock = self.clock_after(&record.desired, &desired);
+                let desired =
+                    Desired { created_at_unix_ms, pool, binding, clock, ..desired }.following(&record.desired);
                 Some(Planned { record: Record { desired: Arc::new(desired), ..record }, is_new: false })
             }
             // Nothing of it is here: say so.
@@ -138,7 +141,7 @@ impl Manager {
                 self.show_for_a_while(desired, observed);
                 None
             }
-            None => match self.allocate(desired.clone()) {
+            None => match self.allocate(Desired { clock: Some(self.clock_now()), ..desired.clone() }) {
                 Ok(record) => Some(Planned { record, is_new: true }),
                 Err(error) => {
                     self.refuse(desired, &error);
@@ -146,6 +149,19 @@ impl Manager {
                 }
             },
         }
+    }
+
+    fn clock_now(&self) -> LifeClock {
+        LifeClock::begin(self.services.time.now_ms())
+    }
+
+    /// From when on the times of a sandbox count: a time to live that was set
+    /// counts from now on.
+    fn clock_after(&self, before: &Desired, desired: &Desired) -> Option<LifeClock> {
+        if before.ttl_count == desired.ttl_count {
+            return before.clock.or_else(|| Some(self.clock_now()));
+        }
+        Some(LifeClock::with_new_ttl(before.clock, self.services.time.now_ms()))
     }
 
     /// Shows a sandbox that does not exist here, as the answer to its wish.

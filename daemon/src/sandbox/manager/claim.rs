@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use roost_proto::convert::InvalidMessage;
 use roost_proto::id::{PoolName, SandboxId, SandboxName, TenantId};
-use roost_proto::model::{Binding, Phase, ResourcesChange, RunState, Validate};
+use roost_proto::model::{Binding, LifetimeChange, Phase, ResourcesChange, RunState, Validate};
 
 use tokio::time::Instant;
 
 use super::{Manager, RequestError};
 use crate::reconcile::ledger::{Change, Record};
 use crate::sandbox::claim::{Bound, Parcel};
+use crate::sandbox::expiry::LifeClock;
 use crate::sandbox::request_queue::{Decision, Request, decide};
 use crate::sandbox::{Desired, Origin, View};
 
@@ -36,6 +37,8 @@ pub struct Claim {
     pub tenant: Option<TenantId>,
     /// Limits in place of those that it has.
     pub resources: Option<ResourcesChange>,
+    /// Times in place of those that it has.
+    pub lifetime: LifetimeChange,
     /// Content of secrets and files.
     pub parcel: Parcel,
 }
@@ -61,7 +64,15 @@ impl Manager {
                 Some(id) => id,
                 None => {
                     let record = self.find(&claim.from)?;
-                    let record = taken(&record, &binding, claim.name, claim.tenant, claim.resources.as_ref())?;
+                    let now_ms = self.services.time.now_ms();
+                    let taker = Taker {
+                        binding: &binding,
+                        name: claim.name,
+                        tenant: claim.tenant,
+                        resources: claim.resources.as_ref(),
+                        lifetime: claim.lifetime,
+                    };
+                    let record = taken(&record, taker, now_ms)?;
                     let id = record.desired.id.clone();
                     let volumes = &self.services.volumes;
                     let held = volumes.hold(&id, &record.desired.tenant, &binding.volumes)?;
@@ -135,6 +146,10 @@ impl Manager {
             let view = self.table.get(&record.desired.id);
             view.filter(|view| view.observed.phase == Phase::Ready).and_then(|view| view.observed.ready_at_unix_ms)
         };
+        let is_paused = |record: &Record| {
+            let view = self.table.get(&record.desired.id);
+            record.desired.paused || view.is_some_and(|view| view.observed.phase == Phase::Paused)
+        };
         match from {
             From::Pool(pool) => {
                 let is_of_it = |desired: &Desired| {
@@ -154,6 +169,8 @@ impl Manager {
                 match &record.desired.binding {
                     Some(_) => Err(RequestError::Conflict(id.clone())),
                     None if record.desired.run_state == RunState::Deleted => Err(RequestError::Deleting(id.clone())),
+                    // The hook would not answer.
+                    None if is_paused(&record) => Err(RequestError::Paused(id.clone())),
                     None => Ok(record),
                 }
             }
@@ -161,14 +178,18 @@ impl Manager {
     }
 }
 
-/// The record once it is claimed.
-fn taken(
-    record: &Record,
-    binding: &Arc<Binding>,
+/// Who takes a sandbox, and what it is given.
+struct Taker<'a> {
+    binding: &'a Arc<Binding>,
     name: Option<SandboxName>,
     tenant: Option<TenantId>,
-    resources: Option<&ResourcesChange>,
-) -> Result<Record, RequestError> {
+    resources: Option<&'a ResourcesChange>,
+    lifetime: LifetimeChange,
+}
+
+/// The record once it is claimed. Its times count from now on.
+fn taken(record: &Record, taker: Taker<'_>, now_ms: u64) -> Result<Record, RequestError> {
+    let Taker { binding, name, tenant, resources, lifetime } = taker;
     let before = &record.desired;
     let display = before.spec.display;
     if binding.screen.is_some_and(|s| s.width_px > display.width_px || s.height_px > display.height_px) {
@@ -176,12 +197,14 @@ fn taken(
         let problem = format!("at most the template's screen of {width}x{height} pixels: make that larger");
         return Err(RequestError::Invalid(InvalidMessage::field("binding.screen", problem)));
     }
+    let invalid = |errors| RequestError::Invalid(InvalidMessage(errors));
     let resources = match resources {
         None => before.resources.clone(),
-        Some(change) => {
-            let wanted = change.apply(before.resources());
-            Some(wanted.map_err(|errors| RequestError::Invalid(InvalidMessage(errors)))?)
-        }
+        Some(change) => Some(change.apply(before.resources()).map_err(invalid)?),
+    };
+    let new_lifetime = match lifetime.is_nothing() {
+        true => before.lifetime,
+        false => Some(lifetime.apply(before.lifetime()).map_err(invalid)?),
     };
     let volumes = [before.spec.volumes.as_slice(), &binding.volumes].concat();
     volumes.as_slice().validate().map_err(|errors| RequestError::Invalid(InvalidMessage(errors)))?;
@@ -199,6 +222,9 @@ fn taken(
         asked_generation: Some(before.asked()),
         binding: Some(binding.clone()),
         resources,
+        lifetime: new_lifetime,
+        ttl_count: before.ttl_count + u64::from(lifetime.ttl_ms.is_some()),
+        clock: Some(LifeClock::begin(now_ms)),
         ..Desired::clone(before)
     };
     Ok(Record { desired: Arc::new(desired), ..record.clone() })

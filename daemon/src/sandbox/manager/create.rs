@@ -9,12 +9,13 @@ use tokio::time::Instant;
 use super::{Beginning, DISPLAY_NUMBER, Manager, RequestError};
 use crate::reconcile::ledger::{Change, Progress, Record};
 use crate::sandbox::driver::Accepted;
+use crate::sandbox::expiry::LifeClock;
 use crate::sandbox::publisher::unix_ms;
 use crate::sandbox::request_queue::is_repetition;
 use crate::sandbox::{Desired, Origin, View};
 
 /// What a new sandbox of this node's own is wanted to be.
-fn local(id: SandboxId, name: Option<SandboxName>, spec: SandboxSpec) -> Desired {
+fn local(id: SandboxId, name: Option<SandboxName>, spec: SandboxSpec, now_ms: u64) -> Desired {
     Desired {
         id,
         name,
@@ -30,6 +31,10 @@ fn local(id: SandboxId, name: Option<SandboxName>, spec: SandboxSpec) -> Desired
         pool: None,
         binding: None,
         unconfirmed: false,
+        paused: false,
+        lifetime: None,
+        ttl_count: 0,
+        clock: Some(LifeClock::begin(now_ms)),
     }
 }
 
@@ -54,7 +59,13 @@ impl Manager {
     /// See [`RequestError`].
     pub async fn create_pooled(&self, pool: PoolName, spec: SandboxSpec) -> Result<SandboxId, RequestError> {
         let id = SandboxId::random();
-        let desired = Desired { origin: Origin::Pool, pool: Some(pool), ..local(id.clone(), None, spec) };
+        let desired = Desired {
+            origin: Origin::Pool,
+            pool: Some(pool),
+            // Its times count once somebody has it.
+            clock: None,
+            ..local(id.clone(), None, spec, 0)
+        };
         let manager = self.clone();
         let create = async move {
             let at = Instant::now();
@@ -78,7 +89,7 @@ impl Manager {
                 false => Err(RequestError::Conflict(id)),
             };
         }
-        self.add(local(id, name, spec), at).await
+        self.add(local(id, name, spec, self.services.time.now_ms()), at).await
     }
 
     /// Makes a new sandbox durable and starts its driver; the lane is held.

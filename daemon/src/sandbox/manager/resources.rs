@@ -2,27 +2,13 @@
 
 use roost_proto::convert::InvalidMessage;
 use roost_proto::id::SandboxId;
-use roost_proto::model::ResourcesChange;
 
 use super::{Manager, RequestError};
 use crate::reconcile::ledger::{Change, Record};
-use crate::sandbox::request_queue::{Decision, DeniedReason, decide_resources};
+use crate::sandbox::request_queue::{Decision, DeniedReason};
 use crate::sandbox::{Desired, View};
 
 impl Manager {
-    /// Changes requests and limits of a local sandbox.
-    ///
-    /// # Errors
-    /// See [`RequestError`].
-    pub async fn set_resources(&self, id: &SandboxId, change: ResourcesChange) -> Result<View, RequestError> {
-        let (manager, id) = (self.clone(), id.clone());
-        let set = async move {
-            let decide = |desired: &Desired, _: &View| decide_resources(&change, desired);
-            manager.settle(&id, decide).await
-        };
-        self.whole(set).await
-    }
-
     /// Makes a decision durable and passes it on.
     pub(super) async fn settle(
         &self,
@@ -36,6 +22,7 @@ impl Manager {
         match decide(&record.desired, &view).map_err(RequestError::Invalid)? {
             Decision::Ignore => {}
             Decision::Deny(DeniedReason::Deleting) => return Err(RequestError::Deleting(id.clone())),
+            Decision::Deny(DeniedReason::NotRunning) => return Err(RequestError::NotRunning(id.clone())),
             Decision::Deny(DeniedReason::OwnedByCentral) => return Err(RequestError::OwnedByCentral(id.clone())),
             Decision::Accept(desired) => {
                 let record = Record { desired: desired.into(), ..record };

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use roost_proto::id::SandboxId;
-use roost_proto::model::{ImageRef, Phase, ResourcesChange, RestartPolicy, SandboxSpec};
+use roost_proto::model::{ImageRef, Phase, ResourcesChange, RestartPolicy, SandboxSpec, UpdateSandbox};
 
 use super::*;
 use crate::metrics::Metrics;
@@ -12,15 +12,18 @@ use crate::sim::config::{NodeConfig, StartConfig};
 use crate::sim::host::SimHost;
 use crate::sim::memory::MemoryStore;
 use crate::volume::VolumeTable;
+
+use super::super::node_time::NodeTime;
 use tokio::time::Instant;
 
 const FIRST_ID: u32 = 1 << 20;
 
 /// A node whose containers are played; its host and ledger outlive its daemons.
-struct Played {
+pub(super) struct Played {
     host: Arc<SimHost>,
     store: MemoryStore,
-    manager: Manager,
+    time: NodeTime,
+    pub(super) manager: Manager,
     shutdown: CancellationToken,
 }
 
@@ -28,37 +31,43 @@ fn image() -> ImageRef {
     "roost/desktop:latest".parse().unwrap()
 }
 
-fn spec() -> SandboxSpec {
+pub(super) fn spec() -> SandboxSpec {
     serde_json::from_str(r#"{"template":"desktop","image":"roost/desktop:latest"}"#).unwrap()
 }
 
 impl Played {
-    fn new() -> Self {
-        let node = NodeConfig { images: vec![image()], ..NodeConfig::default() };
+    pub(super) fn new() -> Self {
+        let node = NodeConfig { images: vec![image()], busy: 0.0, ..NodeConfig::default() };
         let host = Arc::new(SimHost::new(Arc::new(StartConfig::default()), Arc::new(node)));
-        Self::begin(host, MemoryStore::default())
+        Self::begin(host, MemoryStore::default(), NodeTime::new(0))
     }
 
     /// Starts a daemon on what an earlier one left.
-    fn begin(host: Arc<SimHost>, store: MemoryStore) -> Self {
+    fn begin(host: Arc<SimHost>, store: MemoryStore, time: NodeTime) -> Self {
         let (tasks, shutdown) = (Tasks::default(), CancellationToken::new());
         let (ledger, contents) = Ledger::unthreaded(store.clone()).unwrap();
         let (_, pressures) = watch::channel(Vec::new());
         let metrics = Metrics::new(tasks.clone());
-        let services =
-            Arc::new(Services { runtime: host.clone(), ledger, metrics, pressures, volumes: VolumeTable::default() });
+        let services = Arc::new(Services {
+            runtime: host.clone(),
+            ledger,
+            metrics,
+            pressures,
+            volumes: VolumeTable::default(),
+            time,
+        });
         let limits = Limits { sandboxes_max: 10, first_id: FIRST_ID };
         let manager = Manager::new(services, tasks, limits, shutdown.clone());
         manager.restore(plan(contents.records, &host.existing()).adopt, contents.central_generation);
-        Self { host, store, manager, shutdown }
+        Self { host, store, time, manager, shutdown }
     }
 
-    fn next_daemon(self) -> Self {
+    pub(super) fn next_daemon(self) -> Self {
         self.shutdown.cancel();
-        Self::begin(self.host, self.store)
+        Self::begin(self.host, self.store, self.time)
     }
 
-    async fn until(&self, id: &SandboxId, phase: Phase) -> View {
+    pub(super) async fn until(&self, id: &SandboxId, phase: Phase) -> View {
         let mut changes = self.manager.subscribe();
         loop {
             if let Some(view) = self.manager.get(id).filter(|view| view.observed.phase == phase) {
@@ -68,7 +77,7 @@ impl Played {
         }
     }
 
-    async fn make(&self, id: &SandboxId, spec: SandboxSpec) {
+    pub(super) async fn make(&self, id: &SandboxId, spec: SandboxSpec) {
         self.manager.create(id.clone(), None, spec).await.unwrap();
         self.until(id, Phase::Ready).await;
     }
@@ -89,8 +98,9 @@ impl Played {
     }
 }
 
-fn pids(limit: u32) -> ResourcesChange {
-    ResourcesChange { pids_limit: Some(limit), ..ResourcesChange::default() }
+fn pids(limit: u32) -> UpdateSandbox {
+    let change = ResourcesChange { pids_limit: Some(limit), ..ResourcesChange::default() };
+    UpdateSandbox { resources: Some(change), lifetime: None }
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +165,7 @@ async fn new_limits_do_not_start_what_has_failed_however_often_they_change() {
     node.end(&id, 3);
     node.until(&id, Phase::Failed).await;
     for limit in [300, 301] {
-        node.manager.set_resources(&id, pids(limit)).await.unwrap();
+        node.manager.update(&id, pids(limit)).await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
     let view = node.manager.get(&id).unwrap();
@@ -184,7 +194,7 @@ async fn new_limits_do_not_end_the_wait_for_a_restart() {
     node.end(&id, 3);
     node.until(&id, Phase::Starting).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    node.manager.set_resources(&id, pids(300)).await.unwrap();
+    node.manager.update(&id, pids(300)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(80)).await;
     let waiting = node.manager.get(&id).unwrap().observed;
     assert_eq!((waiting.phase, waiting.restarts), (Phase::Starting, 0), "90 s of 100 are over");
@@ -236,7 +246,8 @@ async fn the_room_of_local_sandboxes_is_told_until_they_are_gone() {
     let held = holdings.borrow_and_update().clone();
     assert_eq!((held.cpu_millis, held.memory_bytes, held.sandboxes), (500, 512 << 20, 1));
     let change = ResourcesChange { cpu_request_millis: Some(700), ..ResourcesChange::default() };
-    node.manager.set_resources(&id, change).await.unwrap();
+    let change = UpdateSandbox { resources: Some(change), lifetime: None };
+    node.manager.update(&id, change).await.unwrap();
     assert_eq!(holdings.borrow_and_update().cpu_millis, 700);
     node.manager.set_run_state(&id, RunState::Stopped).await.unwrap();
     node.until(&id, Phase::Stopped).await;

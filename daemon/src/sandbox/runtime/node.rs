@@ -4,17 +4,25 @@ use std::time::Duration;
 
 use roost_proto::id::SandboxId;
 use roost_proto::model::{Resources, Usage};
+use tokio::time::Instant;
 
 use super::{Bind, Liveness, OomKills, Runtime, Start};
 use crate::containerd::{ContainerId, Role, TaskStatus};
+use crate::display::{Cookie, XAddress, input_idle};
 use crate::host::cgroup::{InUse, LimitsSet};
 use crate::host::{self, blocking, disk, mount};
 use crate::sandbox::claim::{self, BindError, Bound};
 use crate::sandbox::ensure::{self, Ended, NotStarted, Watch, manager};
-use crate::sandbox::failure::StartError;
+use crate::sandbox::failure::{StartError, chain};
 use crate::sandbox::restart::Scope;
 use crate::sandbox::teardown::{self, TeardownError};
 use crate::sandbox::{Desired, Node};
+
+/// How long the processes of a sandbox may take to stand still: one that waits
+/// for a disk does not before it has its answer.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the X server may take to say when the last input was.
+const INPUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[tonic::async_trait]
 impl Runtime for Node {
@@ -95,6 +103,29 @@ impl Runtime for Node {
             Ok(set)
         };
         blocking(set).await
+    }
+
+    async fn pause(&self, id: &SandboxId) -> Result<(), host::Error> {
+        let (cgroups, id) = (self.cgroups.clone(), id.clone());
+        blocking(move || cgroups.freeze(id.as_str(), PAUSE_TIMEOUT)).await
+    }
+
+    async fn resume(&self, id: &SandboxId) -> Result<(), host::Error> {
+        let (cgroups, id) = (self.cgroups.clone(), id.clone());
+        blocking(move || cgroups.thaw(id.as_str())).await
+    }
+
+    async fn input_idle(&self, id: &SandboxId, display_number: u32) -> Option<Duration> {
+        let dirs = self.layout.sandbox(id);
+        let asked = match Cookie::read(&dirs.xauth()) {
+            Ok(cookie) => {
+                let address = XAddress { socket: dirs.x11_socket(display_number), cookie };
+                input_idle(&address, Instant::now() + INPUT_TIMEOUT).await.map_err(|e| chain(&e))
+            }
+            Err(error) => Err(chain(&error)),
+        };
+        // A client of the sandbox may hold the server for itself.
+        asked.inspect_err(|error| tracing::debug!(sandbox = %id, error, "the last input is not known")).ok()
     }
 
     fn usage(&self, id: &SandboxId) -> Result<Usage, host::Error> {

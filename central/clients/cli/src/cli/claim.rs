@@ -6,6 +6,7 @@ use clap::Args;
 use roost_proto::id::{ClaimId, PoolName, SandboxName};
 use roost_proto::model::{ResourcesChange, ScreenSize, VolumeMount};
 
+use super::LifetimeArgs;
 use crate::output::OutputArgs;
 use crate::values::{self, ValueError};
 
@@ -41,6 +42,8 @@ pub(crate) struct ClaimArgs {
     /// Attach a volume: NAME:/PATH/INSIDE[:ro]; may be repeated
     #[arg(long = "volume", value_name = "VOLUME", value_parser = super::volume::mount)]
     pub(crate) volumes: Vec<VolumeMount>,
+    #[command(flatten)]
+    pub(crate) lifetime: LifetimeArgs,
     /// The same id again is the same claim [default: a new one]
     #[arg(long, value_name = "ID")]
     pub(crate) claim_id: Option<ClaimId>,

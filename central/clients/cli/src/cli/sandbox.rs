@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use roost_proto::id::{ProfileName, SandboxName, TemplateName};
 use roost_proto::model::{Phase, ResourcesChange};
 
-use super::{ClaimArgs, CopyArgs};
+use super::{ClaimArgs, CopyArgs, LifetimeArgs};
 use crate::output::{ListArgs, OutputArgs};
 use crate::values;
 use crate::wait::Goal;
@@ -20,6 +20,8 @@ pub(crate) enum SandboxCommand {
 Examples:
   roost sandbox create desktop --name demo --wait
   roost sandbox create desktop --profile small -e LANG=de_DE.UTF-8 --env-file .env
+  roost sandbox create desktop --ttl 8h --idle 30m
+  roost sandbox create bare --count 100 --name test --wait
   id=$(roost sandbox create bare -o name)")]
     Create(CreateArgs),
     /// Take a desktop of a pool, with what it is given
@@ -61,7 +63,18 @@ Examples:
     /// Stop and start sandboxes
     #[command(after_help = "Example:\n  roost sandbox restart demo --wait --timeout 1m")]
     Restart(VerbArgs),
-    /// Change what sandboxes may use, without a restart
+    /// Make all processes of sandboxes stand still; they keep their memory
+    #[command(after_help = "\
+Examples:
+  roost sandbox pause demo --wait
+  roost sandbox resume demo
+
+A screenshot of a paused sandbox shows its last frame; programs cannot be run in it.")]
+    Pause(VerbArgs),
+    /// Let the processes of paused sandboxes go on
+    #[command(after_help = "Example:\n  roost sandbox resume demo --wait")]
+    Resume(VerbArgs),
+    /// Change what sandboxes may use and how long they live, without a restart
     #[command(
         override_usage = "roost sandbox set <SANDBOX>... <WHAT TO CHANGE>... [OPTIONS]",
         after_help = "\
@@ -70,6 +83,8 @@ Examples:
   roost sandbox set demo --cpu 500m --pids 300 --shm 256Mi --wait
   roost sandbox set demo --cpu 0 --cpu-request 1
   roost sandbox set demo --disk-limit 20Gi
+  roost sandbox set demo --ttl 8h
+  roost sandbox set demo --idle 30m --idle-action pause
   roost sandbox set demo --memory 2Gi --if-generation 3
   sudo roost sandbox set local-demo --memory 2Gi --node-socket
 
@@ -84,6 +99,8 @@ stays and the new one is tried again: --wait then ends with exit code 4, and
         after_help = "\
 Examples:
   roost sandbox rm demo --wait
+  roost sandbox rm --all-stopped
+  roost sandbox rm --selector template=bare,phase=Failed --yes
   roost sandbox rm --all --yes"
     )]
     Rm(RemoveArgs),
@@ -144,9 +161,13 @@ Examples:
 pub(crate) struct CreateArgs {
     /// What to make it from; `roost template ls` shows what there is
     pub(crate) template: TemplateName,
-    /// A name to call it by [default: none, use its id]
+    /// A name to call it by [default: none, use its id]; with --count each gets
+    /// its number appended
     #[arg(long)]
     pub(crate) name: Option<SandboxName>,
+    /// How many to make
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) count: u32,
     /// What it may use [default: the template's own]
     #[arg(long)]
     pub(crate) profile: Option<ProfileName>,
@@ -156,6 +177,8 @@ pub(crate) struct CreateArgs {
     /// Set the variables of a file, one KEY=VALUE a line; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) lifetime: LifetimeArgs,
     #[command(flatten)]
     pub(crate) waiting: WaitingArgs,
     #[command(flatten)]
@@ -209,7 +232,7 @@ pub(crate) struct GetArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// `start`, `stop`, `restart`.
+/// `start`, `stop`, `restart`, `pause`, `resume`.
 #[derive(Debug, Args)]
 pub(crate) struct VerbArgs {
     /// Names or ids
@@ -227,6 +250,8 @@ pub(crate) struct SetArgs {
     pub(crate) sandboxes: Vec<SandboxName>,
     #[command(flatten)]
     pub(crate) change: ChangeArgs,
+    #[command(flatten)]
+    pub(crate) lifetime: LifetimeArgs,
     /// Only if it was not changed since it had this generation
     #[arg(long, value_name = "GENERATION", conflicts_with = "socket")]
     pub(crate) if_generation: Option<u64>,
@@ -243,7 +268,6 @@ pub(crate) struct SetArgs {
 
 /// What `set` changes.
 #[derive(Debug, Clone, Copy, Args)]
-#[group(required = true, multiple = true)]
 pub(crate) struct ChangeArgs {
     /// Most CPU, in cores or thousandths (2, 0.5, 500m); 0 = no limit
     #[arg(long, value_name = "CORES", value_parser = values::cores)]
@@ -286,19 +310,56 @@ impl From<ChangeArgs> for ResourcesChange {
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
     /// Names or ids
-    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "SANDBOX")]
+    #[arg(required_unless_present_any = ["all", "all_stopped", "selector"], value_name = "SANDBOX")]
+    #[arg(conflicts_with_all = ["all", "all_stopped", "selector"])]
     pub(crate) sandboxes: Vec<SandboxName>,
     /// Remove every sandbox
     #[arg(long)]
     pub(crate) all: bool,
-    /// With --all on a terminal: do not ask
-    #[arg(short, long, requires = "all")]
+    /// Remove those that are Stopped or Failed
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) all_stopped: bool,
+    /// Remove those of which all of this is true: phase=PHASE, template=NAME,
+    /// node=NODE, separated by commas
+    #[arg(short = 'l', long, value_name = "TERMS", value_delimiter = ',', value_parser = selector_term)]
+    #[arg(conflicts_with = "all")]
+    pub(crate) selector: Vec<SelectorTerm>,
+    /// On a terminal: do not ask before many are removed
+    #[arg(short, long)]
     pub(crate) yes: bool,
     /// A sandbox that does not exist is no error
     #[arg(long)]
     pub(crate) ignore_not_found: bool,
     #[command(flatten)]
     pub(crate) waiting: WaitingArgs,
+}
+
+impl RemoveArgs {
+    /// Whether those to remove are not named.
+    pub(crate) fn is_selection(&self) -> bool {
+        self.all || self.all_stopped || !self.selector.is_empty()
+    }
+}
+
+/// What must be true of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SelectorTerm {
+    /// It is in this phase.
+    Phase(Phase),
+    /// It is of this template.
+    Template(TemplateName),
+    /// It is on this node, by name or id.
+    Node(String),
+}
+
+fn selector_term(text: &str) -> Result<SelectorTerm, String> {
+    let help = || "use phase=PHASE, template=NAME or node=NODE".to_owned();
+    match text.split_once('=').ok_or_else(help)? {
+        ("phase", value) => phase(value).map(SelectorTerm::Phase),
+        ("template", value) => value.parse().map(SelectorTerm::Template).map_err(|_| help()),
+        ("node", value) if !value.is_empty() => Ok(SelectorTerm::Node(value.into())),
+        _ => Err(help()),
+    }
 }
 
 /// `exec`.
@@ -352,7 +413,7 @@ pub(crate) struct WaitArgs {
     /// Names or ids
     #[arg(required = true, value_name = "SANDBOX")]
     pub(crate) sandboxes: Vec<SandboxName>,
-    /// What to wait for: Ready, Stopped or Gone
+    /// What to wait for: Ready, Paused, Stopped or Gone
     #[arg(long = "for", value_enum, value_name = "PHASE", default_value_t = Goal::Ready, hide_possible_values = true)]
     pub(crate) goal: Goal,
     #[command(flatten)]

@@ -40,6 +40,10 @@ pub(crate) enum Verb {
     Stop,
     /// Both.
     Restart,
+    /// Make its processes stand still.
+    Pause,
+    /// Let them go on.
+    Resume,
 }
 
 impl Verb {
@@ -48,6 +52,8 @@ impl Verb {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         }
     }
 }
@@ -93,7 +99,7 @@ impl Client {
         self.json(&Call::get(format!("/sandboxes/{sandbox}"))).await
     }
 
-    /// Starts, stops or restarts a sandbox; returns once that is accepted.
+    /// Starts, stops, restarts, pauses or resumes a sandbox; returns once that is accepted.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -123,8 +129,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub(crate) async fn delete_sandbox(&self, sandbox: &SandboxName) -> Result<(), ClientError> {
-        self.done(&Call::new(Method::DELETE, format!("/sandboxes/{sandbox}"))).await
+    pub(crate) async fn delete_sandbox(&self, sandbox: &str) -> Result<Sandbox, ClientError> {
+        self.json(&Call::new(Method::DELETE, format!("/sandboxes/{sandbox}"))).await
     }
 
     /// The screen as PNG.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use self::end::{End, Job};
 use self::road::Road;
-use super::App;
+use super::{App, socket_path};
 use crate::cli::CopyArgs;
 use crate::error::{CliError, Exit};
 use crate::output::{Printer, Tone, human};
@@ -41,7 +41,7 @@ pub(super) async fn run(app: &App, args: CopyArgs) -> Result<(), CliError> {
         let hint = "send the output somewhere: roost sandbox cp SANDBOX:/PATH - > files.tar";
         return Err(CliError::usage("an archive on a terminal is noise", hint));
     }
-    let socket = args.socket.node_socket.clone();
+    let socket = args.socket.node_socket.clone().map(|path| socket_path(app, path));
     let report = match job {
         Job::In { sources, sandbox, path } => {
             let sources = inward::open(sources, args.follow_link)?;

@@ -11,6 +11,9 @@ pub(crate) enum Goal {
     /// It can be worked with
     #[value(name = "Ready", alias = "ready")]
     Ready,
+    /// Its processes stand still
+    #[value(name = "Paused", alias = "paused")]
+    Paused,
     /// It has no process
     #[value(name = "Stopped", alias = "stopped")]
     Stopped,
@@ -26,6 +29,7 @@ impl std::fmt::Display for Goal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Ready => "Ready",
+            Self::Paused => "Paused",
             Self::Stopped => "Stopped",
             Self::Gone => "Gone",
             Self::Updated => "updated",
@@ -56,18 +60,21 @@ pub(crate) fn judge(goal: Goal, sandbox: &Sandbox) -> Verdict {
         (Goal::Gone, Phase::Gone) => Verdict::Met,
         (_, Phase::Gone | Phase::Deleting) if goal != Goal::Gone => Verdict::Gone,
         (Goal::Updated, phase) if is_current => judge_limits(phase, sandbox),
-        (Goal::Ready, Phase::Ready) | (Goal::Stopped, Phase::Stopped) if is_current => Verdict::Met,
+        (Goal::Ready, Phase::Ready) | (Goal::Paused, Phase::Paused) | (Goal::Stopped, Phase::Stopped) if is_current => {
+            Verdict::Met
+        }
         // What failed can still be removed.
-        (Goal::Ready | Goal::Stopped, Phase::Failed) if is_current => Verdict::Failed,
+        (Goal::Ready | Goal::Paused | Goal::Stopped, Phase::Failed) if is_current => Verdict::Failed,
         _ => Verdict::Waiting,
     }
 }
 
-/// What does not run gets its limits with its next start.
+/// What does not run gets its limits with its next start; what stands still,
+/// when it goes on.
 fn judge_limits(phase: Phase, sandbox: &Sandbox) -> Verdict {
     let observed = &sandbox.observed;
     match (phase, &observed.reason) {
-        (Phase::Stopped | Phase::Failed, _) => Verdict::Met,
+        (Phase::Stopped | Phase::Failed | Phase::Paused, _) => Verdict::Met,
         (Phase::Ready, _) if observed.limits.as_ref() == Some(sandbox.resources()) => Verdict::Met,
         (Phase::Ready, Some(_)) if observed.limits.is_some() => Verdict::Refused,
         _ => Verdict::Waiting,
@@ -80,7 +87,9 @@ pub(crate) fn status(observed: &Observed) -> String {
     match (observed.phase, observed.stage, &observed.reason) {
         (Phase::Starting, None, Some(reason)) => format!("Starting: {reason}"),
         (Phase::Starting, Some(stage), _) => format!("Starting: {stage}"),
-        (Phase::Failed, _, Some(reason)) => format!("Failed: {reason}"),
+        (phase @ (Phase::Failed | Phase::Stopped | Phase::Paused | Phase::Deleting | Phase::Gone), _, Some(reason)) => {
+            format!("{phase}: {reason}")
+        }
         (phase, _, _) => phase.to_string(),
     }
 }
@@ -139,6 +148,9 @@ pub(crate) mod tests {
             restart_count: 0,
             spec: serde_json::from_str(r#"{"template":"desktop","image":"roost/desktop"}"#).unwrap(),
             resources: None,
+            paused: false,
+            lifetime: None,
+            ttl_count: 0,
             observed: Observed { observed_generation, phase, ..Observed::pending() },
             created_at_unix_ms: 0,
             observed_at_unix_ms: None,

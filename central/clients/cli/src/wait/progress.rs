@@ -99,7 +99,7 @@ impl Progress {
         let label = item.subject.label.clone();
         let outcome = match goal {
             Goal::Gone => Ok(success(&label, goal, None)),
-            Goal::Ready | Goal::Stopped | Goal::Updated => Err(WaitError::Gone { label, goal }),
+            Goal::Ready | Goal::Paused | Goal::Stopped | Goal::Updated => Err(WaitError::Gone { label, goal }),
         };
         Some(Ending { sandbox: None, outcome })
     }

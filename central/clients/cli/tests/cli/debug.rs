@@ -37,6 +37,9 @@ fn demo(resources: Option<Resources>, from_central: bool) -> Sandbox {
         resources,
         binding: None,
         pool: String::new(),
+        paused: false,
+        lifetime: None,
+        ttl_count: 0,
         spec: Some(sandbox.spec.into()),
         tenant: "default".into(),
         name: "demo".into(),
@@ -95,6 +98,14 @@ impl NodeApi for Daemon {
         }
     }
     async fn restart_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        no()
+    }
+
+    async fn pause_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
+        no()
+    }
+
+    async fn resume_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {
         no()
     }
     async fn delete_sandbox(&self, _: Request<SandboxRequest>) -> Answer<Sandbox> {

@@ -27,6 +27,9 @@ pub(crate) fn sandbox(request: &CreateSandbox) -> Sandbox {
         restart_count: 0,
         spec,
         resources: None,
+        paused: false,
+        lifetime: None,
+        ttl_count: 0,
         observed: Observed::pending(),
         created_at_unix_ms: now_unix_ms(),
         observed_at_unix_ms: None,
@@ -34,8 +37,13 @@ pub(crate) fn sandbox(request: &CreateSandbox) -> Sandbox {
 }
 
 pub(crate) fn named(name: &str) -> Sandbox {
-    let request =
-        CreateSandbox { template: "desktop".parse().unwrap(), profile: None, name: None, env: Default::default() };
+    let request = CreateSandbox {
+        template: "desktop".parse().unwrap(),
+        profile: None,
+        name: None,
+        env: Default::default(),
+        lifetime: Default::default(),
+    };
     Sandbox { name: Some(name.parse().unwrap()), ..sandbox(&request) }
 }
 

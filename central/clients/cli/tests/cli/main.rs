@@ -3,6 +3,7 @@
 // A test that meets the unexpected is to fail, here as in the tests themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod batch;
 mod catalog;
 mod central;
 mod config;

@@ -78,7 +78,7 @@ async fn wishes_for_one_sandbox_at_several_replicas_are_each_a_generation() {
     let wish = |n: usize| {
         let tenant = others[n % 2].0.tenant(&bench.tenant);
         let key = SandboxKey::Id(made.id.clone());
-        async move { tenant.set_run_state(key, Intent::Restart).await.unwrap().generation }
+        async move { tenant.set_run_state(key, Intent::Restart.into()).await.unwrap().sandbox.generation }
     };
     let mut generations = futures::future::join_all((0..6).map(wish)).await;
     generations.sort_unstable();
@@ -94,7 +94,7 @@ async fn a_change_at_one_replica_reaches_the_others_newest_last() {
     let made = bench.create(None).await.unwrap();
     bench.observe(&made.id, Phase::Ready, 1).await;
     let own = others[0].0.tenant(&bench.tenant);
-    own.set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete).await.unwrap();
+    own.set_run_state(SandboxKey::Id(made.id.clone()), Intent::Delete.into()).await.unwrap();
     bench.observe(&made.id, Phase::Gone, 2).await;
     for (_, changes, _) in &others {
         let told = changes.wait_for(|told| told.last().is_some_and(|last| last == "gone")).await;

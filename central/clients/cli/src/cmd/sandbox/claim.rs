@@ -90,6 +90,7 @@ async fn claim_local(
         secrets: body.secrets.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect(),
         files: body.files.iter().map(file).collect(),
         resources: body.resources.clone().map(Into::into),
+        lifetime: (!body.lifetime.is_nothing()).then(|| body.lifetime.into()),
     };
     let answer = socket.api().claim_sandbox(request).await?.into_inner();
     let sandbox = LocalSandbox::try_from(roost_proto::convert::require("sandbox", answer.sandbox)?)?;

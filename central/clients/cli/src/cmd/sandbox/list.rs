@@ -10,7 +10,7 @@ use crate::cli::ListSandboxesArgs;
 use crate::client::{Filter, Watch, WatchEvent};
 use crate::error::CliError;
 use crate::output::printer::{Format, Listing};
-use crate::output::{Column, Printer, Text, Tone, human};
+use crate::output::{Column, ListArgs, OutputArgs, Printer, Text, Tone, human};
 use crate::wait::judge::status;
 use crate::wait::progress::label;
 
@@ -54,6 +54,19 @@ pub(super) async fn run(app: &App, args: ListSandboxesArgs) -> Result<(), CliErr
     Ok(printer.items(&sandboxes, &Listing { columns: &COLUMNS, row: &row, name: &label, empty: EMPTY })?)
 }
 
+/// Shows sandboxes that a command has made, as a list of them.
+///
+/// # Errors
+/// See [`CliError`].
+pub(super) async fn table(app: &App, output: OutputArgs, sandboxes: &[Sandbox]) -> Result<(), CliError> {
+    let printer = Printer::list(&app.console, ListArgs { format: output, no_headers: false });
+    let names =
+        if matches!(printer.format, Format::Table | Format::Wide) { node_names(app).await } else { Names::default() };
+    let now = human::now_unix_ms();
+    let row = |sandbox: &Sandbox| row(sandbox, &names, now);
+    Ok(printer.items(sandboxes, &Listing { columns: &COLUMNS, row: &row, name: &label, empty: EMPTY })?)
+}
+
 /// Names of nodes by id.
 #[derive(Debug, Default)]
 struct Names(BTreeMap<NodeId, String>);
@@ -91,7 +104,7 @@ pub(crate) fn tone(phase: Phase) -> Tone {
         Phase::Ready => Tone::Good,
         Phase::Pending | Phase::Starting | Phase::Stopping | Phase::Deleting => Tone::Busy,
         Phase::Failed => Tone::Bad,
-        Phase::Stopped | Phase::Gone => Tone::Dim,
+        Phase::Paused | Phase::Stopped | Phase::Gone => Tone::Dim,
     }
 }
 

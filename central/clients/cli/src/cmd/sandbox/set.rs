@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use roost_proto::model::{ResourcesChange, Sandbox, UpdateSandbox};
+use roost_proto::model::{LifetimeChange, ResourcesChange, Sandbox, UpdateSandbox, Validate};
 use roost_proto::node::UpdateSandboxRequest;
 
 use super::super::debug::{LocalSandbox, find_local};
@@ -15,17 +15,17 @@ use crate::output::Printer;
 use crate::wait::progress::label;
 use crate::wait::{Goal, Subject};
 
-/// Changes what each sandbox may use, and waits until the kernel enforces it
-/// when asked to.
+/// Changes what each sandbox may use and how long it lives, and waits until the
+/// kernel enforces limits when asked to.
 ///
 /// # Errors
 /// See [`CliError`].
 pub(super) async fn run(app: &App, args: SetArgs) -> Result<(), CliError> {
+    let body = body(&args)?;
     if let Some(path) = args.socket.clone() {
-        return set_local(app, &args, path).await;
+        return set_local(app, &args, &body, path).await;
     }
     let client = app.client()?;
-    let body = UpdateSandbox { resources: ResourcesChange::from(args.change) };
     let mut several = Several::new(app);
     let mut changed = Vec::new();
     for name in &args.sandboxes {
@@ -41,15 +41,28 @@ pub(super) async fn run(app: &App, args: SetArgs) -> Result<(), CliError> {
     several.finish()
 }
 
+/// What is to change.
+fn body(args: &SetArgs) -> Result<UpdateSandbox, CliError> {
+    let (resources, lifetime) = (ResourcesChange::from(args.change), LifetimeChange::from(args.lifetime));
+    let body = UpdateSandbox {
+        resources: (resources != ResourcesChange::default()).then_some(resources),
+        lifetime: (!lifetime.is_nothing()).then_some(lifetime),
+    };
+    if body.validate().is_err() {
+        return Err(CliError::usage("nothing to change is given", "see roost sandbox set --help"));
+    }
+    Ok(body)
+}
+
 /// Changes sandboxes of the daemon on this machine, which central does not
 /// know.
-async fn set_local(app: &App, args: &SetArgs, path: Option<PathBuf>) -> Result<(), CliError> {
+async fn set_local(app: &App, args: &SetArgs, body: &UpdateSandbox, path: Option<PathBuf>) -> Result<(), CliError> {
     let socket = NodeSocket::connect(socket_path(app, path)).await?;
     let printer = Printer::new(&app.console, args.output);
     let mut several = Several::new(app);
     let mut changed = Vec::new();
     for name in &args.sandboxes {
-        let updated = set_one(&socket, name.as_str(), ResourcesChange::from(args.change)).await;
+        let updated = set_one(&socket, name.as_str(), body.clone()).await;
         changed.extend(several.take(updated.map_err(CliError::from))?);
     }
     match changed.as_slice() {
@@ -64,9 +77,11 @@ async fn set_local(app: &App, args: &SetArgs, path: Option<PathBuf>) -> Result<(
     several.finish()
 }
 
-async fn set_one(socket: &NodeSocket, name: &str, change: ResourcesChange) -> Result<LocalSandbox, NodeSocketError> {
+async fn set_one(socket: &NodeSocket, name: &str, change: UpdateSandbox) -> Result<LocalSandbox, NodeSocketError> {
     let sandbox_id = find_local(socket, name).await?.id.to_string();
-    let request = UpdateSandboxRequest { sandbox_id, resources: Some(change.into()) };
+    let UpdateSandbox { resources, lifetime } = change;
+    let request =
+        UpdateSandboxRequest { sandbox_id, resources: resources.map(Into::into), lifetime: lifetime.map(Into::into) };
     Ok(LocalSandbox::try_from(socket.api().update_sandbox(request).await?.into_inner())?)
 }
 

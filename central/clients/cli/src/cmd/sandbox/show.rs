@@ -56,11 +56,34 @@ fn card(sandbox: &Sandbox, node: &str, console: &Console) -> String {
         .field("Created", human::moment(sandbox.created_at_unix_ms, now))
         .field("Ready", observed.ready_at_unix_ms.map(|at| human::moment(at, now)).unwrap_or_default())
         .field("Exit code", observed.exit_code.map(|code| code.to_string()).unwrap_or_default());
+    time_fields(&mut card, sandbox, now);
     recovery_fields(&mut card, observed, now);
     spec_fields(&mut card, &sandbox.spec, sandbox.resources());
     usage_fields(&mut card, sandbox);
     stage_block(&mut card, observed, console);
     card.draw(console)
+}
+
+/// When its time is over, and which times it has.
+fn time_fields(card: &mut Card, sandbox: &Sandbox, now: u64) {
+    if let Some(ends) = sandbox.observed.ends {
+        card.field("Ends", format!("{}: {} ({})", human::moment(ends.at_unix_ms, now), ends.action, ends.reason));
+    }
+    let lifetime = sandbox.lifetime();
+    let span = |ms: u64| human::duration_us(ms.saturating_mul(1000));
+    let mut times = Vec::new();
+    if lifetime.ttl_ms > 0 {
+        times.push(format!("time to live {}", span(lifetime.ttl_ms)));
+    }
+    if lifetime.max_ms > 0 {
+        times.push(format!("at most {}", span(lifetime.max_ms)));
+    }
+    if lifetime.idle_timeout_ms > 0 {
+        let cpu = human::cores(lifetime.idle_cpu_millis);
+        let (idle, action) = (span(lifetime.idle_timeout_ms), lifetime.idle_action);
+        times.push(format!("{action} after {idle} unused (CPU below {cpu})"));
+    }
+    card.field("Lifetime", times.join(", "));
 }
 
 /// What ended by itself in it, and what followed.

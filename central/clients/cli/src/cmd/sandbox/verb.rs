@@ -1,4 +1,4 @@
-//! `roost sandbox start|stop|restart`.
+//! `roost sandbox start|stop|restart|pause|resume`.
 
 use super::super::{App, Several};
 use super::{find, wait_for};
@@ -35,12 +35,15 @@ fn accepted(verb: Verb) -> &'static str {
         Verb::Start => "starting",
         Verb::Stop => "stopping",
         Verb::Restart => "restarting",
+        Verb::Pause => "pausing",
+        Verb::Resume => "resuming",
     }
 }
 
 fn goal(verb: Verb) -> Goal {
     match verb {
-        Verb::Start | Verb::Restart => Goal::Ready,
+        Verb::Start | Verb::Restart | Verb::Resume => Goal::Ready,
+        Verb::Pause => Goal::Paused,
         Verb::Stop => Goal::Stopped,
     }
 }

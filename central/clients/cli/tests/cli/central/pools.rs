@@ -37,6 +37,7 @@ fn claim(shared: &Shared, request: &Recorded) -> Reply {
         profile: None,
         name: wanted.name,
         env: Default::default(),
+        lifetime: Default::default(),
     };
     let sandbox = fakes::ready(fakes::sandbox(&made));
     shared.state().put(sandbox.clone());

@@ -18,6 +18,8 @@ pub(super) fn route(shared: &Arc<Shared>, request: &Recorded) -> Result<Reply, H
     Ok(match (request.method.as_str(), segments.as_slice()) {
         ("POST", ["sandboxes"]) => return create(shared, request),
         ("GET", ["sandboxes"]) => list(shared, request),
+        ("POST", ["sandboxes:batch"]) => create_many(shared, request),
+        ("POST", ["sandboxes:batch-delete"]) => delete_many(shared, request),
         ("GET", ["watch", "sandboxes"]) => streams::watch(shared, request),
         (_, ["sandboxes", name, rest @ ..]) => one(shared, request, name, rest),
         ("GET", ["nodes"]) => json(200, &value!({"items": shared.state().nodes})),
@@ -66,6 +68,39 @@ fn create(shared: &Arc<Shared>, request: &Recorded) -> Result<Reply, HangUp> {
     drop(state);
     tokio::spawn(start(Arc::clone(shared), id));
     if is_lost { Err(HangUp) } else { Ok(json(201, &sandbox)) }
+}
+
+/// Those of another template are refused.
+fn create_many(shared: &Arc<Shared>, request: &Recorded) -> Reply {
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    let wanted: Vec<CreateSandbox> = serde_json::from_value(body["sandboxes"].clone()).unwrap();
+    let one = |wanted: &CreateSandbox| {
+        if wanted.name.as_ref().is_some_and(|name| name.as_str().ends_with("-2")) {
+            return value!({"problem": refused(409, "name-taken", "a sandbox of this name exists")});
+        }
+        let sandbox = fakes::sandbox(wanted);
+        let id = shared.state().put(sandbox.clone());
+        tokio::spawn(start(Arc::clone(shared), id));
+        value!({"sandbox": sandbox})
+    };
+    json(200, &value!({"items": wanted.iter().map(one).collect::<Vec<_>>()}))
+}
+
+fn delete_many(shared: &Arc<Shared>, request: &Recorded) -> Reply {
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    let names: Vec<String> = serde_json::from_value(body["sandboxes"].clone()).unwrap();
+    let one = |name: &String| match shared.state().find(name).cloned() {
+        Some(sandbox) => {
+            tokio::spawn(delete(Arc::clone(shared), sandbox.id.to_string()));
+            value!({"sandbox": sandbox})
+        }
+        None => value!({"problem": refused(404, "sandbox-not-found", "there is no such sandbox")}),
+    };
+    json(200, &value!({"items": names.iter().map(one).collect::<Vec<_>>()}))
+}
+
+fn refused(status: u16, code: &str, detail: &str) -> serde_json::Value {
+    value!({"type": format!("/problems/{code}"), "title": code, "status": status, "code": code, "detail": detail})
 }
 
 /// Plays the node.
@@ -158,7 +193,7 @@ fn update(shared: &Arc<Shared>, request: &Recorded, sandbox: &Sandbox) -> Reply 
         return problem(412, "generation-mismatch", "it was changed since: look at it again", &[]);
     }
     let body: UpdateSandbox = serde_json::from_slice(&request.body).unwrap();
-    let resources = match body.resources.apply(sandbox.resources()) {
+    let resources = match body.resources.unwrap_or_default().apply(sandbox.resources()) {
         Ok(resources) => resources,
         Err(errors) => {
             let fields: Vec<_> = errors.iter().map(|e| (e.field.as_str(), e.problem.as_str())).collect();

@@ -45,6 +45,7 @@ pub(super) fn body(args: &ClaimArgs) -> Result<CreateClaim, CliError> {
         files: args.files.iter().map(file).collect::<Result<_, CliError>>()?,
         resources: args.limits.change(),
         volumes: args.volumes.clone(),
+        lifetime: args.lifetime.into(),
     })
 }
 
