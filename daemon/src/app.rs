@@ -16,7 +16,7 @@ use crate::containerd::{self, Client, RuntimeOptions};
 use crate::display::Screenshots;
 use crate::facts;
 use crate::host::cgroup::Cgroups;
-use crate::host::{self, blocking, files, mount, socket};
+use crate::host::{self, blocking, fault, files, mount, socket};
 use crate::link::{self, JoinString, LinkConfig, LinkHandle, LinkParts, StartLinkError};
 use crate::logging::LogControl;
 use crate::metrics::Metrics;
@@ -36,13 +36,12 @@ use crate::sandbox::claim::WorkloadPids;
 use crate::sandbox::image::Images;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::manager::Limits;
+use crate::sandbox::remains::SHIM_CGROUP;
 use crate::sandbox::{Manager, Node, Services, node_time};
 use crate::storage::Storage;
 use crate::tasks::Tasks;
 use crate::volume::{Homes, VolumeError, VolumeTable, Volumes};
 
-/// Cgroup of the shims, beside those of the sandboxes.
-const SHIM_CGROUP: &str = "shims";
 /// Pictures that are made at the same time: encoding only computes.
 const SCREENSHOTS_AT_ONCE: usize = 4;
 /// Between two looks at screenshot buffers that nobody uses.
@@ -100,6 +99,7 @@ impl App {
     pub async fn start(config: Config, log: LogControl, shutdown: CancellationToken) -> Result<Self, StartError> {
         let layout = Layout::new(&config.root);
         let lock = prepare_root(&layout)?;
+        fault::arm(layout.root().join("fault"));
         check_propagation(&config)?;
         let tasks = Tasks::default();
         let metrics = Metrics::new(tasks.clone());
@@ -299,6 +299,7 @@ async fn build_node(
     tracing::info!(?cap, "all sandboxes together are capped");
     std::fs::create_dir_all(&config.runc_state).map_err(|e| host::Error::path("create", &config.runc_state, e))?;
     let (ledger, contents, is_lost) = startup::open_ledger(&layout)?;
+    fault::pass("adopt.ledger");
     let storage = Storage::find(layout.root(), config.storage.limit_by, layout.blanks())?;
     let disk_limits = storage.kind().as_str();
     tracing::info!(cgroup = cgroups.version().as_str(), disk_limits, "host looked at");
@@ -335,16 +336,19 @@ async fn build_node(
     let limits = Limits { sandboxes_max: config.sandboxes.max, first_id: config.sandboxes.first_id };
     let manager = Manager::new(services.clone(), tasks.clone(), limits, shutdown.clone());
     let (mut existing, carried) = startup::survey(&node).await;
+    fault::pass("adopt.surveyed");
     if is_lost {
         // Directories that no container tells of may be stopped sandboxes:
         // they are kept for central, which lists them again.
         existing.names.clear();
     }
     let records = startup::recover(&services.ledger, contents.records, carried, time).await?;
+    fault::pass("adopt.recovered");
     let plan = plan(records, &existing);
     tracing::info!(adopt = plan.adopt.len(), reap = plan.reap.len(), "first reconciliation");
     startup::reap(&node, &manager, tasks, plan.reap);
     manager.restore(plan.adopt, contents.central_generation);
+    fault::pass("adopt.restored");
     blocking(move || homes.close_unused()).await?;
     if let Err(error) = node.images.store().forget_broken_imports().await {
         tracing::warn!(%error, "leases of broken imports stay until they expire");

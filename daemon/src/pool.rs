@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::host::fault;
 use crate::reconcile::ledger::Change;
 use crate::sandbox::claim::Bound;
 use crate::sandbox::manager::claim::{Claim, From};
@@ -121,6 +122,7 @@ impl Pools {
             return Err(RequestError::Invalid(InvalidMessage::field("spec.name", problem)));
         }
         self.services.ledger.commit(vec![Change::PutPool(Box::new(spec.clone()))]).await?;
+        fault::pass("pool.put");
         {
             let mut entries = self.lock();
             let entry = entries.entry(name.clone()).or_insert_with(|| Entry::new(spec.clone()));
@@ -145,6 +147,7 @@ impl Pools {
     async fn remove_now(&self, name: &PoolName) -> Result<(), RequestError> {
         let _alone = self.lane.lock().await;
         self.services.ledger.commit(vec![Change::RemovePool(name.clone())]).await?;
+        fault::pass("pool.removed");
         self.lock().remove(name);
         self.changes.send_modify(|change| *change += 1);
         Ok(())

@@ -19,6 +19,21 @@ pub struct DiskSpace {
     pub inodes: u64,
 }
 
+/// Takes room on the disk for `bytes` beyond the end of a file, whose length
+/// stays. Nothing is done where the file system cannot.
+///
+/// # Errors
+/// That there is no room.
+pub fn reserve_behind(file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
+    use nix::fcntl::{FallocateFlags, fallocate};
+    let offset = |bytes: u64| i64::try_from(bytes).map_err(|_| std::io::Error::from(nix::Error::EFBIG));
+    let end = file.metadata()?.len();
+    match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, offset(end)?, offset(bytes)?) {
+        Ok(()) | Err(nix::Error::EOPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Room on the file system that holds `path`.
 ///
 /// # Errors

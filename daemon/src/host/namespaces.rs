@@ -185,6 +185,10 @@ fn child_main(ends: ChildEnds, first_id: u32, hostname: &[u8]) -> ! {
     unsafe {
         // Without our own copy of the parent's end, its close reads as the end.
         libc::close(ends.parent);
+        // Nor may it hold what is the daemon's: the ends of a parallel call's
+        // pipes, with which two children of a killed daemon would keep each
+        // other alive, and the lock of the root, which its successor takes.
+        close_others(ends);
         let go_on = || {
             let mut byte = 0_u8;
             libc::read(ends.go, (&raw mut byte).cast(), 1) == 1 && byte == b'g'
@@ -199,6 +203,20 @@ fn child_main(ends: ChildEnds, first_id: u32, hostname: &[u8]) -> ! {
             go_on();
         }
         libc::_exit(0)
+    }
+}
+
+/// Closes every descriptor but the child's two ends and the standard ones.
+fn close_others(ends: ChildEnds) {
+    let (low, high) = (ends.go.min(ends.done), ends.go.max(ends.done));
+    // Descriptors are not negative: nothing is lost.
+    let range = |first: RawFd, last: RawFd| (first.cast_unsigned(), last.cast_unsigned());
+    for (first, last) in [range(3, low - 1), range(low + 1, high - 1), range(high + 1, RawFd::MAX)] {
+        if first <= last {
+            // SAFETY: a plain system call, on descriptors that this process
+            // does not use. Linux 5.9 has it, and idmapped mounts need 5.12.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
     }
 }
 
@@ -303,6 +321,17 @@ mod tests {
         remove(&dir).unwrap();
         assert!(!dir.exists());
         assert_eq!(mount::mounts_under(root.path()).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_child_holds_nothing_of_the_daemons() {
+        // As the lock of the root, a listener and the pipes of parallel calls.
+        let held: Vec<File> = (0..8).map(|_| File::open("/proc/self/status").unwrap()).collect();
+        let child = Child::spawn(1_000_000, "sbx-test").unwrap();
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", child.pid)).unwrap();
+        let numbers: Vec<i32> = fds.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+        let own = numbers.iter().filter(|fd| **fd > 2).count();
+        assert_eq!(own, 2, "the ends of its two pipes, and none of {}: {numbers:?}", held.len());
     }
 
     #[test]

@@ -48,6 +48,7 @@ fn one(sandbox: wire::DesiredSandbox, now_unix_ms: u64) -> Result<Desired, Inval
         lifetime: sandbox.lifetime.map(TryInto::try_into).transpose()?,
         ttl_count: sandbox.ttl_count,
         clock: None,
+        brings_files: false,
     })
 }
 

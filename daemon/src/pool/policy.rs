@@ -134,7 +134,71 @@ mod tests {
         assert_eq!(decide(&pool(3, 3, PoolUpdate::OnReplenish), next, 0).drop_outdated, 1);
     }
 
+    /// What happens to a pool between two looks at it.
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        Claimed,
+        Started,
+        Failed,
+        Ended,
+        Template,
+        Numbers(u32, u32),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            4 => Just(Event::Claimed),
+            6 => Just(Event::Started),
+            1 => Just(Event::Failed),
+            1 => Just(Event::Ended),
+            1 => Just(Event::Template),
+            1 => (0..12_u32, 1..6_u32).prop_map(|(min, more)| Event::Numbers(min, min + more)),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn whatever_happens_a_pool_keeps_its_bounds_and_fills_again(
+            events in prop::collection::vec(event(), 0..80), recreate: bool,
+        ) {
+            let update = if recreate { PoolUpdate::Recreate } else { PoolUpdate::OnReplenish };
+            let mut spec = pool(4, 8, update);
+            let mut has = Counts::default();
+            let look = |spec: &PoolSpec, has: &mut Counts| {
+                let all = has.ready + has.starting + has.outdated;
+                let todo = decide(spec, *has, 0);
+                assert!(todo.drop_ready <= has.ready && todo.drop_outdated <= has.outdated, "{todo:?} of {has:?}");
+                has.ready -= todo.drop_ready;
+                has.outdated -= todo.drop_outdated;
+                has.starting += todo.start;
+                let now = has.ready + has.starting + has.outdated;
+                assert!(todo.start == 0 || now <= spec.max + 1, "{now} of {}", spec.max);
+                assert!(now <= all + spec.starts_at_once, "{todo:?} of {has:?}");
+            };
+            for event in events {
+                match event {
+                    Event::Claimed | Event::Ended if has.ready > 0 => has.ready -= 1,
+                    Event::Claimed if has.outdated > 0 => has.outdated -= 1,
+                    Event::Started if has.starting > 0 => {
+                        has.starting -= 1;
+                        has.ready += 1;
+                    }
+                    Event::Failed => has.starting = has.starting.saturating_sub(1),
+                    // Starts of the older kind are let go by the keeper.
+                    Event::Template => has = Counts { ready: 0, starting: 0, outdated: has.outdated + has.ready },
+                    Event::Numbers(min_ready, max) => (spec.min_ready, spec.max) = (min_ready, max),
+                    _ => {}
+                }
+                look(&spec, &mut has);
+            }
+            for _ in 0..200 {
+                look(&spec, &mut has);
+                has.ready += u32::from(has.starting > 0);
+                has.starting = has.starting.saturating_sub(1);
+            }
+            prop_assert_eq!(has, Counts { ready: spec.min_ready, starting: 0, outdated: 0 });
+        }
+
         #[test]
         fn any_pool_comes_to_rest_with_its_target_and_never_below_it_on_the_way(
             min_ready in 0..20_u32, more in 1..20_u32, outdated in 0..40_u32, expected in 0..40_u32, recreate: bool,

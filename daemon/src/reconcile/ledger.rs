@@ -10,6 +10,7 @@ mod sled_store;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use roost_proto::id::{PoolName, SandboxId};
 use roost_proto::model::PoolSpec;
@@ -17,6 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::sandbox::node_time::Uptime;
 
+#[cfg(test)]
+pub(crate) use record::tests::record;
 pub use record::{
     Comeback, DecodeRecordError, Failure, OomProgress, Progress, ReadyRecord, Record, Recovery, decode, encode,
 };
@@ -30,6 +33,8 @@ const QUEUE_DEPTH: usize = 256;
 /// Largest record, in bytes: sled moves values above about 128 KiB to files
 /// that it never syncs.
 const MAX_RECORD_BYTES: usize = 64 << 10;
+/// A commit that takes longer hangs in a disk that does not answer.
+const COMMIT_LIMIT: Duration = Duration::from_secs(120);
 
 /// Why the ledger did not take or give something.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -61,6 +66,14 @@ pub enum LedgerError {
         id: String,
         /// Its size.
         bytes: usize,
+    },
+    /// Something that was durable is not there, or cannot be read.
+    #[error("the ledger in {} is damaged: {what}", path.display())]
+    Damaged {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
     },
     /// The ledger's thread has ended.
     #[error("the ledger is closed")]
@@ -119,6 +132,12 @@ pub trait Store: Send + 'static {
     /// When the store fails.
     fn commit(&mut self, changes: &[Change]) -> Result<(), LedgerError>;
 
+    /// Whether it takes further changes: after a write that failed in the
+    /// middle nobody knows what is durable, until it is opened again.
+    fn is_usable(&self) -> bool {
+        true
+    }
+
     /// Bytes on disk.
     fn size_on_disk(&self) -> u64;
 }
@@ -137,6 +156,8 @@ pub struct LedgerFigures {
     pub commit_us: AtomicU64,
     /// Bytes on disk after the last commit.
     pub size_bytes: AtomicU64,
+    /// When the commit began that is under way.
+    began: Mutex<Option<std::time::Instant>>,
 }
 
 /// Handle on the ledger; cheap to clone. The thread ends with the last handle.
@@ -181,14 +202,11 @@ impl Ledger {
         let (requests, receiver) = mpsc::channel(QUEUE_DEPTH);
         let figures = Arc::new(LedgerFigures::default());
         let thread_figures = figures.clone();
+        watch(&figures)?;
         std::thread::Builder::new()
             .name("ledger".into())
             .spawn(move || write_loop(store, receiver, &thread_figures))
-            .map_err(|e| LedgerError::Store {
-            operation: "start the thread of",
-            path: PathBuf::new(),
-            source: Arc::new(e),
-        })?;
+            .map_err(thread_error)?;
         Ok((Self { writer: Writer::Thread(requests), figures }, contents))
     }
 
@@ -239,8 +257,15 @@ fn write_loop(mut store: impl Store, mut requests: mpsc::Receiver<Request>, figu
             batch.push(next);
         }
         let begun = std::time::Instant::now();
+        *figures.began.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
         let changes: Vec<Change> = batch.iter().flat_map(|r| r.changes.iter().cloned()).collect();
         let result = store.commit(&changes);
+        if let Err(error) = &result
+            && !store.is_usable()
+        {
+            // Whoever waits gets no answer: nobody knows what became of it.
+            end_daemon(&crate::sandbox::failure::chain(error));
+        }
         if result.is_err() && batch.len() > 1 {
             // One bad request must not fail its neighbours.
             for request in batch {
@@ -253,10 +278,39 @@ fn write_loop(mut store: impl Store, mut requests: mpsc::Receiver<Request>, figu
             }
         }
         let spent = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        *figures.began.lock().unwrap_or_else(PoisonError::into_inner) = None;
         figures.commits.fetch_add(1, Ordering::Relaxed);
         figures.commit_us.fetch_add(spent, Ordering::Relaxed);
         figures.size_bytes.store(store.size_on_disk(), Ordering::Relaxed);
     }
+}
+
+fn thread_error(error: std::io::Error) -> LedgerError {
+    LedgerError::Store { operation: "start the thread of", path: PathBuf::new(), source: Arc::new(error) }
+}
+
+/// Ends the daemon if a commit hangs, for as long as the ledger is open.
+fn watch(figures: &Arc<LedgerFigures>) -> Result<(), LedgerError> {
+    let figures = Arc::downgrade(figures);
+    let look = move || {
+        while let Some(figures) = figures.upgrade() {
+            let began = *figures.began.lock().unwrap_or_else(PoisonError::into_inner);
+            if began.is_some_and(|began| began.elapsed() > COMMIT_LIMIT) {
+                end_daemon("a commit hangs");
+            }
+            drop(figures);
+            std::thread::sleep(COMMIT_LIMIT / 20);
+        }
+    };
+    std::thread::Builder::new().name("ledger-watch".into()).spawn(look).map(drop).map_err(thread_error)
+}
+
+/// Ends the process on the spot: without a ledger it can promise nothing, its
+/// sandboxes go on, and the next daemon reads what is durable.
+fn end_daemon(why: &str) -> ! {
+    tracing::error!(why, "the ledger cannot be written: roostd ends, sandboxes go on");
+    eprintln!("roostd: the ledger cannot be written: {why}");
+    std::process::abort()
 }
 
 fn answer(done: oneshot::Sender<Result<(), LedgerError>>, result: Result<(), LedgerError>) {
@@ -268,10 +322,6 @@ fn answer(done: oneshot::Sender<Result<(), LedgerError>>, result: Result<(), Led
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn record() -> Record {
-        record::tests::record()
-    }
 
     #[tokio::test]
     async fn what_was_committed_is_there_after_reopening() {

@@ -64,6 +64,7 @@ pub fn not_running(ids: Vec<SandboxId>, tasks: &[TaskRecord]) -> Vec<SandboxId> 
 mod tests {
     use super::*;
     use crate::reconcile::ledger::decode;
+    use proptest::prelude::*;
 
     fn record() -> Record {
         let golden = include_str!("ledger/golden/record-v1.json");
@@ -106,6 +107,67 @@ mod tests {
         let plan = plan(vec![(a, Progress::default()), (b, Progress::default())], &existing);
         assert_eq!(plan.adopt[0].2, Found { display: Some(TaskStatus::Running), workload: None });
         assert_eq!(plan.adopt[1].2, Found { display: None, workload: Some(TaskStatus::Stopped(3)) });
+    }
+
+    /// What may be found of one sandbox.
+    #[derive(Debug, Clone, Copy)]
+    struct Seen {
+        owned: bool,
+        named: bool,
+        contained: [bool; 2],
+        status: [Option<u8>; 2],
+    }
+
+    fn seen() -> impl Strategy<Value = Seen> {
+        let status = || prop::option::of(0..4_u8);
+        (any::<bool>(), any::<bool>(), any::<[bool; 2]>(), [status(), status()])
+            .prop_map(|(owned, named, contained, status)| Seen { owned, named, contained, status })
+    }
+
+    fn status(kind: u8) -> TaskStatus {
+        [TaskStatus::Created, TaskStatus::Running, TaskStatus::Stopped(3), TaskStatus::Unknown][usize::from(kind)]
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_what_is_found_gives_one_plan_and_its_second_round_nothing(
+            all in prop::collection::vec(seen(), 0..12), turn in any::<usize>(),
+        ) {
+            let mut records = Vec::new();
+            let mut existing = Existing::default();
+            for found in &all {
+                let record = record();
+                let id = record.desired.id.clone();
+                existing.names.extend(found.named.then(|| id.to_string()));
+                for (index, role) in Role::ALL.into_iter().enumerate() {
+                    existing.containers.extend(found.contained[index].then(|| ContainerId::new(&id, role)));
+                    existing.tasks.extend(found.status[index].map(|kind| task(&id, role, status(kind))));
+                }
+                records.extend(found.owned.then_some((record, Progress::default())));
+            }
+            let first = plan(records.clone(), &existing);
+            // Each sandbox is either kept or removed, and nothing is forgotten.
+            prop_assert_eq!(first.adopt.len(), records.len());
+            prop_assert!(first.adopt.iter().all(|(record, _, _)| !first.reap.contains(&record.desired.id)));
+            let strays = all.iter().filter(|f| !f.owned && (f.named || f.contained.contains(&true))).count();
+            prop_assert_eq!(first.reap.len(), strays);
+            // In another order and seen twice it is the same.
+            let mut other = existing.clone();
+            other.containers.extend(existing.containers.clone());
+            other.names.extend(existing.names.clone());
+            other.tasks.reverse();
+            let len = other.names.len().max(1);
+            other.names.rotate_left(turn % len);
+            prop_assert_eq!(&plan(records.clone(), &other), &first);
+            // Once it was carried out there is nothing to remove.
+            let stays = |id: &SandboxId| !first.reap.contains(id);
+            other.containers.retain(|container| stays(&container.sandbox));
+            other.tasks.retain(|task| stays(&task.id.sandbox));
+            other.names.retain(|name| name.parse().is_ok_and(|id| stays(&id)));
+            let second = plan(records, &other);
+            prop_assert!(second.reap.is_empty());
+            prop_assert_eq!(second.adopt, first.adopt);
+        }
     }
 
     #[test]

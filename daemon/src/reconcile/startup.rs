@@ -13,6 +13,7 @@ use crate::app::StartError;
 use crate::containerd;
 use crate::facts;
 use crate::host::clock;
+use crate::host::fault;
 use crate::sandbox::claim::claimed;
 use crate::sandbox::expiry::LifeClock;
 use crate::sandbox::failure::chain;
@@ -50,13 +51,14 @@ pub fn open_ledger(layout: &Layout) -> Result<(Ledger, Contents, bool), LedgerEr
 
 /// Only damage counts: a full disk or a lock passes, and the record of a newer
 /// daemon is read by it when it comes back.
-fn is_broken(error: &LedgerError) -> bool {
+pub(super) fn is_broken(error: &LedgerError) -> bool {
     match error {
         LedgerError::Record { source, .. } => !matches!(**source, DecodeRecordError::Newer { .. }),
         LedgerError::Store { source, .. } => {
             let damage = |e: &sled::Error| !matches!(e, sled::Error::Io(_));
             source.downcast_ref::<sled::Error>().is_some_and(damage)
         }
+        LedgerError::Damaged { .. } => true,
         LedgerError::TooLarge { .. } | LedgerError::Closed => false,
     }
 }
@@ -182,12 +184,14 @@ async fn reap_one(node: &Node, id: &SandboxId) {
     let mut retry = RETRY.0;
     loop {
         let stopped = teardown::stop(node, id, Duration::ZERO).await;
+        fault::pass("reap.stopped");
         let result = match stopped {
             Ok(()) => teardown::remove_files(node, id).await,
             Err(error) => Err(error),
         };
         match result {
             Ok(()) => {
+                fault::pass("reap.removed");
                 tracing::info!(sandbox = %id, "orphan reaped");
                 return;
             }

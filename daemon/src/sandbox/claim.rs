@@ -41,7 +41,7 @@ use crate::containerd;
 use crate::display::Geometry;
 use crate::display::cookie::{Cookie, CookieError};
 use crate::display::x11::{XAddress, XError, resize_screen};
-use crate::host::{self, blocking, files, inside, namespaces};
+use crate::host::{self, blocking, fault, files, inside, namespaces};
 use crate::reconcile::ledger::Record;
 
 /// Where the workload finds the claim's directory.
@@ -57,8 +57,11 @@ pub enum BindError {
     #[error("the workload does not run")]
     NotRunning,
     /// Values of secrets are not stored: only a claim brings them.
-    #[error("the secret {0} is not on the node any more: send the claim again")]
+    #[error("the secret {0} is not on the node any more")]
     SecretMissing(String),
+    /// Content of files is not stored either.
+    #[error("the files of the claim are not on the node any more")]
+    FilesMissing,
     /// A file or the host name.
     #[error("the claim cannot be laid out")]
     Host(#[from] host::Error),
@@ -96,6 +99,7 @@ impl BindError {
         match self {
             Self::NotRunning | Self::Containerd(_) => "claim-not-running",
             Self::SecretMissing(_) => "claim-secret-missing",
+            Self::FilesMissing => "claim-files-missing",
             Self::Host(_) | Self::Cookie(_) | Self::Screen(_) => "claim-failed",
             Self::Volume(_) => "claim-volume-failed",
             Self::Hook(HookError::Timeout { .. }) => "claim-hook-timeout",
@@ -132,7 +136,7 @@ impl Bound {
 /// # Errors
 /// See [`BindError`]; what was laid out stays.
 pub async fn bind(node: &Node, bind: Bind) -> Result<Bound, BindError> {
-    let Bind { desired, first_id, display_number, binding, parcel } = bind;
+    let Bind { desired, first_id, display_number, binding, parcel, needs_files } = bind;
     let mut bound = Bound::default();
     let mut begun = Instant::now();
     let image = node.images.prepare(&desired.spec.image).await;
@@ -155,20 +159,27 @@ pub async fn bind(node: &Node, bind: Bind) -> Result<Bound, BindError> {
     }
     let of_files = process.clone();
     let new_files = parcel.as_ref().map(|parcel| parcel.files.clone()).unwrap_or_default();
+    if needs_files && new_files.is_empty() {
+        return Err(BindError::FilesMissing);
+    }
+    fault::point("claim.begun")?;
     let json = dir::claim_json(&desired, &binding);
     let (laid_out, sandbox) = (binding.clone(), desired.id.clone());
     let missing = blocking(move || {
         if let Some(missing) = dir.lay_out(&laid_out, &json, parcel.as_deref())? {
             return Ok(Some(missing));
         }
+        fault::point("claim.laid_out")?;
         if !new_files.is_empty() {
             inside::write_files(&of_files, owner.0, owner.1, &new_files)?;
+            fault::point("claim.files")?;
         }
         if let Some(hostname) = &laid_out.hostname {
             namespaces::set_hostname(&dirs.namespaces(), hostname)?;
             files::rewrite(&dirs.etc().join("hostname"), format!("{hostname}\n").as_bytes())?;
             let hosts = format!("127.0.0.1 localhost {hostname} {sandbox}\n::1 localhost\n");
             files::rewrite(&dirs.etc().join("hosts"), hosts.as_bytes())?;
+            fault::point("claim.hostname")?;
         }
         Ok(None)
     });
@@ -186,8 +197,10 @@ pub async fn bind(node: &Node, bind: Bind) -> Result<Bound, BindError> {
     if desired.spec.claim.hook {
         let timeout = Duration::from_millis(desired.spec.claim.hook_timeout_ms.into());
         bound.hook_exit_code = Some(call_hook(&claim_dir, &binding.claim_id, timeout).await?);
+        fault::point("claim.hooked")?;
         bound.step("hook", begun);
     }
     note_bound(&claim_dir, &binding.claim_id, &process, &bound)?;
+    fault::point("claim.noted")?;
     Ok(bound)
 }

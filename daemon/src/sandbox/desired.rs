@@ -61,6 +61,10 @@ pub struct Desired {
     /// one without it was made before, and does not delete it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unconfirmed: bool,
+    /// Its claim came with files, which nothing keeps: until it was bound
+    /// once, it cannot be bound without them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub brings_files: bool,
     /// Its processes are to stand still; counts while it is wanted running.
     #[serde(default, skip_serializing_if = "is_false")]
     pub paused: bool,

@@ -36,6 +36,7 @@ use super::restart::Scope;
 use super::runtime::{Services, Start};
 use super::state::{Phase, Step, next_step};
 use crate::containerd::{Role, TaskStatus};
+use crate::host::fault;
 use crate::reconcile::ledger::{Change, Failure, Progress, Record};
 
 /// First and longest wait before something is tried again.
@@ -224,7 +225,7 @@ impl Driver {
             changed = self.desired.changed() => or_shutdown(changed, Event::Wish).await,
             ended = watch.ended(), if runs => Event::Ended(ended),
             changed = self.evictions.changed(), if runs => or_shutdown(changed, Event::Evicted).await,
-            changed = self.parcels.changed(), if runs => or_shutdown(changed, Event::Wish).await,
+            changed = self.parcels.changed() => or_shutdown(changed, Event::Wish).await,
             changed = self.victims.changed(), if runs => or_shutdown(changed, Event::MemoryRanOut).await,
             exit_code = manager_lost, if *phase == Phase::Ready => Event::ManagerLost(exit_code),
             () = until_due(due) => Event::Due,
@@ -361,7 +362,9 @@ impl Driver {
         // Durable before it is shown: a daemon that is killed in between finds
         // what was shown, and does no restart a second time.
         self.progress.ready = Some(self.publisher.ready_record());
+        fault::pass("create.ready");
         self.save().await;
+        fault::pass("create.kept");
         self.publisher.phase(desired, &Phase::Ready);
         if scope == Scope::Sandbox {
             self.services.metrics.start_succeeded(&self.publisher.observed().stages);
@@ -411,6 +414,7 @@ impl Driver {
         self.progress.recovery.comeback = None;
         self.progress.rested = self.progress.rested.begin(desired.clock, self.services.time.now_ms());
         self.save().await;
+        fault::pass("stop.kept");
         Phase::Stopped
     }
 
@@ -429,7 +433,9 @@ impl Driver {
     async fn forget(&self, desired: &Desired) -> Result<(), String> {
         self.services.runtime.remove_files(&desired.id).await.map_err(|e| chain(&e))?;
         let changes = vec![Change::Remove(desired.id.clone())];
-        self.services.ledger.commit(changes).await.map_err(|e| chain(&e))
+        self.services.ledger.commit(changes).await.map_err(|e| chain(&e))?;
+        fault::pass("delete.forgotten");
+        Ok(())
     }
 
     /// Takes away all that runs, however long it takes.

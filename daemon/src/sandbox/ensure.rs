@@ -30,7 +30,7 @@ use crate::containerd::spec::ContainerSpec;
 use crate::containerd::{ContainerId, ContainerImage, Role};
 use crate::display::{Cookie, Geometry, Owner, PlatformManager, ReadyFifo, Screenshots, XAddress};
 use crate::display::{paint_background, wait_for_window_manager, wait_for_window_title};
-use crate::host::blocking;
+use crate::host::{blocking, fault};
 use crate::reconcile::ledger::{Record, encode};
 
 pub use again::again;
@@ -125,16 +125,19 @@ impl<'a> NotStarted<'a> {
         };
         let namespaces_plan = plan.clone();
         blocking(move || make_namespaces(&namespaces_plan)).await?;
+        fault::point("create.namespaces")?;
         self.watch.check()?;
         self.publisher.stage(Stage::Rootfs);
         let owner = Owner { uid: plan.first_id + plan.uid, gid: plan.first_id + plan.gid };
         let cgroups = self.node.cgroups.clone();
         blocking(move || make_rootfs(&plan, &cgroups)).await?;
+        fault::point("create.rootfs")?;
         let cookie = Cookie::create(&dirs.xauth(), owner).map_err(display_error)?;
         let ready = ReadyFifo::create_and_open(&dirs.display_fd(), owner).map_err(display_error)?;
         if self.desired.spec.window_manager == WindowManager::Platform {
             PlatformManager::new(&dirs.display()).create(owner).map_err(display_error)?;
         }
+        fault::point("create.cookie")?;
         self.watch.check()?;
         let making = Making { start: self, dirs, workload, display };
         Ok(Prepared { making, cookie, ready, deadline })
@@ -214,16 +217,21 @@ impl<'a> Prepared<'a> {
         making.start.publisher.stage(Stage::DisplayContainer);
         let (display, workload) = tokio::join!(making.create(Role::Display), making.create(Role::Workload));
         display.and(workload)?;
+        fault::point("create.containers")?;
         making.create_task(Role::Display).await?;
+        fault::point("create.display_task")?;
         making.start.watch.check()?;
         making.start.publisher.stage(Stage::DisplayServer);
         let id = ContainerId::new(&making.start.desired.id, Role::Display);
         making.start.node.client.start_task(&id).await?;
+        fault::point("create.display_started")?;
         making.create_task(Role::Workload).await?;
+        fault::point("create.workload_task")?;
         making.attach_volumes().await?;
         let Making { mut start, dirs, .. } = making;
         let number = start.watch.during(ready.wait(deadline)).await?.map_err(|e| start.display_error(deadline, e))?;
         start.publisher.display(number);
+        fault::point("create.display_up")?;
         let address = XAddress { socket: dirs.x11_socket(number), cookie };
         let painted = start.watch.during(paint_background(&address, deadline)).await?;
         painted.map_err(|e| start.display_error(deadline, e))?;
@@ -240,6 +248,7 @@ impl<'a> DisplayUp<'a> {
         let Self { start, probe } = self;
         start.publisher.stage(Stage::Workload);
         start.node.client.start_task(&ContainerId::new(&start.desired.id, Role::Workload)).await?;
+        fault::point("create.workload")?;
         start.watch.check()?;
         Ok(WorkloadUp { start, probe })
     }
@@ -270,6 +279,7 @@ impl WorkloadUp<'_> {
             waited.map_err(|e| start.display_error(probe.deadline, e))?;
         }
         start.publisher.stage(Stage::FirstFrame);
+        fault::point("create.first_frame")?;
         let geometry = Geometry { width_px: spec.display.width_px, height_px: spec.display.height_px };
         start.watch.during(capture(&start.node.screenshots, &probe.dirs, geometry)).await??;
         start.publisher.end_stage();

@@ -78,18 +78,30 @@ impl StartError {
     /// Whether the same start may succeed a little later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Containerd(error) if error.is_unavailable())
+        self.containerd().is_some_and(containerd::Error::is_unavailable)
+    }
+
+    /// What containerd said, wherever in a start it was asked.
+    fn containerd(&self) -> Option<&containerd::Error> {
+        match self {
+            Self::Containerd(error) | Self::Image { source: ImageError::Layers(error), .. } => Some(error),
+            Self::Image { source: ImageError::Records(source), .. } => match &**source {
+                containerd::image::ImageError::Containerd(error) => Some(error),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Stable word for programs.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
+            _ if self.is_transient() => "containerd-unavailable",
             Self::Cancelled => "cancelled",
             Self::Image { source: ImageError::Missing, .. } => "image-missing",
             Self::Image { source: ImageError::Pull(_), .. } => "image-pull-failed",
             Self::Image { .. } => "image-unusable",
-            Self::Containerd(error) if error.is_unavailable() => "containerd-unavailable",
             Self::Containerd(_) => "container-failed",
             Self::Host(_) => "host-failed",
             Self::Volume(_) => "volume-failed",
@@ -107,10 +119,10 @@ impl StartError {
     pub fn message(&self, stage: Stage) -> String {
         let next = match self {
             Self::Evicted(eviction) => return eviction.message.clone(),
+            _ if self.is_transient() => "it is tried again until containerd answers",
             Self::Image { source: ImageError::Missing, .. } => "`roost image pull` or `roost image import` brings it",
             Self::Image { source: ImageError::Pull(_), .. } => "then `roost sandbox start`",
             Self::Image { .. } => "import it again with `roost image import`",
-            Self::Containerd(error) if error.is_unavailable() => "it is tried again until containerd answers",
             Self::WindowManager { exit_code: 127 } => "the display image has none: build and import it again",
             Self::Exited { role: "display", .. } | Self::Display(_) | Self::WindowManager { .. } => {
                 "see `roost sandbox logs --display`"
@@ -164,5 +176,22 @@ mod tests {
         let repeated = told("cannot parse: no level", Some(told("no level", Some(told("no level", None)))));
         assert_eq!(chain(&told("filter", Some(repeated))), "filter: cannot parse: no level");
         assert_eq!(chain(&told("a", Some(told("b", None)))), "a: b");
+    }
+
+    #[test]
+    fn a_containerd_that_is_away_is_waited_for_also_while_images_are_looked_up() {
+        let away = || containerd::Error::from_status("view snapshot", "x", tonic::Status::unavailable("away"));
+        let image = |source| StartError::Image { reference: "a".parse().unwrap(), source };
+        let records = containerd::image::ImageError::Containerd(away());
+        for error in [
+            StartError::Containerd(away()),
+            image(ImageError::Layers(away())),
+            image(ImageError::Records(Box::new(records))),
+        ] {
+            assert!(error.is_transient(), "{error:?}");
+            assert_eq!(error.reason(), "containerd-unavailable");
+        }
+        let broken = containerd::Error::from_status("view snapshot", "x", tonic::Status::internal("broken"));
+        assert!(!image(ImageError::Layers(broken)).is_transient());
     }
 }

@@ -12,7 +12,7 @@ use crate::containerd::Role;
 use crate::host::cgroup::Cgroups;
 use crate::host::mount::{Tmpfs, mount_tmpfs, unmount};
 use crate::host::overlay::{Upper, mount_readonly, mount_writable};
-use crate::host::{Error, files, namespaces};
+use crate::host::{Error, fault, files, namespaces};
 use crate::storage::Storage;
 
 /// Bytes of the framebuffer's tmpfs above the pixels: the file's header.
@@ -69,7 +69,9 @@ pub fn make_namespaces(plan: &HostPlan) -> Result<(), Error> {
 /// What the host refuses; the caller tears down.
 pub fn make_rootfs(plan: &HostPlan, cgroups: &Cgroups) -> Result<(), Error> {
     cgroups.create(plan.id.as_str(), &plan.resources)?;
+    fault::point("create.cgroup")?;
     make_shared_dirs(plan)?;
+    fault::point("create.shared")?;
     write_etc(plan)?;
     mount_root_file_systems(plan)
 }
@@ -115,12 +117,14 @@ fn mount_root_file_systems(plan: &HostPlan) -> Result<(), Error> {
     let (display, workload) = (dirs.rootfs(Role::Display), dirs.rootfs(Role::Workload));
     files::create_dir(&dirs.dir().join("rootfs"), 0o711)?;
     let upper = open_changes(plan)?;
+    fault::point("create.storage")?;
     for dir in [&display, &workload, &upper.work, &dirs.stage()] {
         files::create_dir(dir, 0o711)?;
     }
     // The owner of the upper directory becomes the owner of the workload's `/`.
     files::create_owned_dir(&upper.upper, 0o755, plan.first_id, plan.first_id)?;
     mount_readonly(&display, &plan.display_layers, &dirs.stage(), user_namespace.as_fd())?;
+    fault::point("create.layers")?;
     mount_writable(&workload, &plan.workload_layers, &upper, &dirs.stage(), user_namespace.as_fd())
 }
 

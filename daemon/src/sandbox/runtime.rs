@@ -69,6 +69,8 @@ pub struct Bind {
     pub binding: Arc<Binding>,
     /// Content that came with it; none when an earlier call brought it.
     pub parcel: Option<Arc<Parcel>>,
+    /// It came with files and was never bound: not without them.
+    pub needs_files: bool,
 }
 
 /// Processes that the kernel killed for want of memory, by container.

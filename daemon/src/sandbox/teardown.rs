@@ -11,8 +11,9 @@ use roost_proto::id::SandboxId;
 use super::Node;
 use super::claim::claimed;
 use super::layout::SandboxDirs;
+use super::remains::Remains;
 use crate::containerd::{self, ContainerId, Role, TaskStatus};
-use crate::host::{self, blocking, files, mount, namespaces};
+use crate::host::{self, blocking, fault, files, mount, namespaces};
 
 /// How long a killed process may take to end: an exit frees its memory first.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,16 +46,27 @@ pub async fn stop(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), Te
     if !grace.is_zero() {
         terminate(node, &ContainerId::new(id, Role::Workload), grace).await?;
     }
+    fault::point("stop.terminated")?;
     let remove = |role| remove_container(node, ContainerId::new(id, role));
     let (display, workload) = tokio::join!(remove(Role::Display), remove(Role::Workload));
-    display.and(workload)?;
+    let was_known = display? & workload?;
+    fault::point("stop.containers")?;
     let (cgroups, dirs, name) = (node.cgroups.clone(), node.layout.sandbox(id), id.to_string());
     let (storage, homes, owner) = (node.storage.clone(), node.homes.clone(), id.clone());
+    let remains = Remains::of(node, id);
     blocking(move || {
+        if !was_known {
+            remains.kill_shims(&cgroups)?;
+        }
         remove_cgroup(&cgroups, &name)?;
+        remains.remove_state()?;
+        fault::point("stop.cgroup")?;
         unmount(&dirs)?;
+        fault::point("stop.unmounted")?;
         homes.detach(&owner)?;
-        storage.close(&dirs.bounded())
+        fault::point("stop.homes")?;
+        storage.close(&dirs.bounded())?;
+        fault::point("stop.closed")
     })
     .await?;
     Ok(())
@@ -67,7 +79,7 @@ pub async fn stop(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), Te
 /// See [`TeardownError`]; call again later.
 pub async fn remove_workload(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), TeardownError> {
     terminate(node, &ContainerId::new(id, Role::Workload), grace).await?;
-    remove_container(node, ContainerId::new(id, Role::Workload)).await
+    remove_container(node, ContainerId::new(id, Role::Workload)).await.map(drop)
 }
 
 /// Removes what [`stop`] left: files and logs.
@@ -79,9 +91,13 @@ pub async fn remove_files(node: &Node, id: &SandboxId) -> Result<(), TeardownErr
     let (dirs, storage) = (node.layout.sandbox(id), node.storage.clone());
     blocking(move || {
         mount::unmount(&dirs.claim())?;
+        fault::point("delete.claim")?;
         storage.release(&dirs.bounded())?;
+        fault::point("delete.storage")?;
         files::remove_tree(dirs.dir())?;
-        files::remove_tree(dirs.logs())
+        fault::point("delete.files")?;
+        files::remove_tree(dirs.logs())?;
+        fault::point("delete.logs")
     })
     .await?;
     Ok(())
@@ -100,17 +116,21 @@ async fn terminate(node: &Node, id: &ContainerId, grace: Duration) -> Result<(),
     }
 }
 
-/// Kills and removes one container. Its first process takes the others of its
-/// PID namespace with it.
-async fn remove_container(node: &Node, id: ContainerId) -> Result<(), TeardownError> {
-    if let Some(task) = node.client.get_task(&id).await? {
-        if !matches!(task.status, TaskStatus::Stopped(_)) {
-            kill(node, &id).await?;
-        }
-        node.client.delete_task(&id).await?;
+/// Kills and removes one container; whether containerd knew of its task. Its
+/// first process takes the others of its PID namespace with it.
+async fn remove_container(node: &Node, id: ContainerId) -> Result<bool, TeardownError> {
+    let task = node.client.get_task(&id).await?;
+    let was_known = task.is_some();
+    if task.is_some_and(|task| !matches!(task.status, TaskStatus::Stopped(_))) {
+        kill(node, &id).await?;
     }
+    fault::point("stop.killed")?;
+    // Also where containerd knows of none: one that was killed while it made
+    // the task keeps a shim, which is in the way of the next task.
+    node.client.delete_task(&id).await?;
+    fault::point("stop.task")?;
     node.client.delete_container(&id).await?;
-    Ok(())
+    Ok(was_known)
 }
 
 async fn kill(node: &Node, id: &ContainerId) -> Result<(), TeardownError> {
@@ -158,13 +178,16 @@ fn unmount(dirs: &SandboxDirs) -> Result<(), host::Error> {
         mount::unmount(point)?;
         files::remove_dir(point)?;
     }
+    fault::point("stop.rootfs")?;
     // What a claim brought stays as long as the sandbox: nobody else has it.
     if claimed(&dirs.claim()).is_none() {
         mount::unmount(&dirs.claim())?;
         files::remove_tree(&dirs.claim())?;
     }
+    fault::point("stop.claim")?;
     unmount_stage(dirs)?;
     namespaces::remove(&dirs.namespaces())?;
+    fault::point("stop.namespaces")?;
     files::remove_dir(&dirs.dir().join("rootfs"))?;
     for small in [dirs.display(), dirs.x11(), dirs.etc()] {
         files::remove_tree(&small)?;

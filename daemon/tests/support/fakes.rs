@@ -69,6 +69,7 @@ pub(crate) fn desired(id: &SandboxId, origin: Origin) -> Desired {
         lifetime: None,
         ttl_count: 0,
         clock: None,
+        brings_files: false,
     }
 }
 

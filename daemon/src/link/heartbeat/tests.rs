@@ -45,6 +45,7 @@ impl Node {
                 lifetime: None,
                 ttl_count: 0,
                 clock: None,
+                brings_files: false,
             };
             self.views.push(View { desired: Arc::new(desired), observed: Observed::pending(), change: self.change });
         }

@@ -212,6 +212,7 @@ pub(crate) mod tests {
                 lifetime: None,
                 ttl_count: 0,
                 clock: None,
+                brings_files: false,
             }),
             first_id: 1 << 20,
             display_number: 0,

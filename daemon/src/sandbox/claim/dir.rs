@@ -8,7 +8,7 @@ use roost_proto::model::Binding;
 
 use super::Parcel;
 use crate::host::mount::{Tmpfs, mount_tmpfs};
-use crate::host::{Error, files};
+use crate::host::{Error, fault, files};
 use crate::reconcile::ledger::{Record, decode, encode};
 use crate::sandbox::Desired;
 
@@ -77,7 +77,9 @@ impl ClaimDir {
                 None => return Ok(Some(name.clone())),
             }
         }
+        fault::point("claim.secrets")?;
         files::replace(&self.path.join("env"), env_file(&binding.env).as_bytes(), 0o400, self.owner)?;
+        fault::point("claim.env")?;
         files::replace(&self.path.join("claim.json"), json, 0o444, (0, 0))?;
         Ok(None)
     }

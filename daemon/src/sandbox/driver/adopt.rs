@@ -35,6 +35,10 @@ impl Driver {
         let desired = self.in_time(wish);
         self.publisher.restore(&self.progress, None);
         let phase = self.adopt_found(&desired, found).await;
+        if matches!(&phase, Phase::Backoff(comeback) if comeback.scope < Scope::Sandbox) {
+            // The display stays, and the next start does not make it known.
+            self.publisher.display(self.record.display_number);
+        }
         let ready = self.progress.ready.as_ref().filter(|_| matches!(phase, Phase::Ready | Phase::Paused));
         self.publisher.restore(&self.progress, ready);
         self.publisher.phase(&desired, &phase);
@@ -97,9 +101,6 @@ impl Driver {
     }
 
     fn keep_backoff(&mut self, desired: &Desired, comeback: Comeback) -> Phase {
-        if comeback.scope < Scope::Sandbox {
-            self.publisher.display(self.record.display_number);
-        }
         let comeback = self.bounded(desired, comeback);
         let left_ms = comeback.at_unix_ms.saturating_sub(unix_ms());
         self.due = Some(Instant::now() + Duration::from_millis(left_ms));

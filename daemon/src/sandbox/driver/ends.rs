@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant};
 
 use super::Driver;
 use crate::containerd::Role;
+use crate::host::fault;
 use crate::reconcile::ledger::{Comeback, Failure};
 use crate::sandbox::Desired;
 use crate::sandbox::ensure::Ended;
@@ -174,6 +175,7 @@ impl Driver {
         self.progress.recovery.comeback = Some(comeback);
         self.progress.ready = None;
         self.save().await;
+        fault::pass("backoff.kept");
         self.publisher.recovery(&self.progress);
         self.publisher.phase(desired, &phase);
         if scope == Scope::Sandbox {

@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant};
 use super::{DisplayUp, Making, NotStarted, Probe, WorkloadUp, display_error, start};
 use crate::containerd::Role;
 use crate::display::{Cookie, PlatformManager, XAddress};
-use crate::host::blocking;
+use crate::host::{blocking, fault};
 use crate::sandbox::failure::StartError;
 use crate::sandbox::prepare::renew_shm;
 use crate::sandbox::restart::Scope;
@@ -38,13 +38,16 @@ impl<'a> NotStarted<'a> {
             TeardownError::Containerd(error) => StartError::from(error),
             TeardownError::Host(error) => error.into(),
         })?;
+        fault::point("again.removed")?;
         self.watch.check()?;
         let shm = (probe.dirs.shm(), self.desired.resources().shm_bytes, self.record.first_id);
         blocking(move || renew_shm(&shm.0, shm.1, shm.2)).await?;
         let making = Making { dirs: probe.dirs.clone(), start: self, workload, display };
         making.create(Role::Workload).await?;
+        fault::point("again.container")?;
         making.start.watch.check()?;
         making.create_task(Role::Workload).await?;
+        fault::point("again.task")?;
         making.attach_volumes().await?;
         making.start.watch.check()?;
         let Making { start, .. } = making;

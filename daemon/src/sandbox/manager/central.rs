@@ -130,8 +130,9 @@ impl Manager {
                 let pool = record.desired.pool.clone();
                 let binding = desired.binding.clone().or_else(|| record.desired.binding.clone());
                 let clock = self.clock_after(&record.desired, &desired);
-                let desired =
-                    Desired { created_at_unix_ms, pool, binding, clock, ..desired }.following(&record.desired);
+                let brings_files = record.desired.brings_files;
+                let desired = Desired { created_at_unix_ms, pool, binding, brings_files, clock, ..desired };
+                let desired = desired.following(&record.desired);
                 Some(Planned { record: Record { desired: Arc::new(desired), ..record }, is_new: false })
             }
             // Nothing of it is here: say so.

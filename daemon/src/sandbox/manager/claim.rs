@@ -9,6 +9,7 @@ use roost_proto::model::{Binding, LifetimeChange, Phase, ResourcesChange, RunSta
 use tokio::time::Instant;
 
 use super::{Manager, RequestError};
+use crate::host::fault;
 use crate::reconcile::ledger::{Change, Record};
 use crate::sandbox::claim::{Bound, Parcel};
 use crate::sandbox::expiry::LifeClock;
@@ -72,16 +73,22 @@ impl Manager {
                         resources: claim.resources.as_ref(),
                         lifetime: claim.lifetime,
                     };
-                    let record = taken(&record, taker, now_ms)?;
+                    let mut record = taken(&record, taker, now_ms)?;
+                    Arc::make_mut(&mut record.desired).brings_files = !parcel.files.is_empty();
                     let id = record.desired.id.clone();
                     let volumes = &self.services.volumes;
                     let held = volumes.hold(&id, &record.desired.tenant, &binding.volumes)?;
+                    fault::pass("claim.chosen");
                     let change = Change::Put(Box::new(record.clone()));
                     if let Err(error) = self.services.ledger.commit(vec![change]).await {
                         volumes.unhold(&id, &held);
                         return Err(error.into());
                     }
+                    fault::pass("claim.durable");
+                    // The content first: the wish alone would be bound without it.
+                    self.send(&id, Some(parcel.clone()));
                     self.tell(record);
+                    fault::pass("claim.told");
                     self.count_holdings();
                     id
                 }
@@ -89,7 +96,7 @@ impl Manager {
         };
         let taken = begun.elapsed();
         let mut outcome = parcel.outcome.subscribe();
-        self.send(&id, Some(parcel));
+        self.send(&id, Some(parcel.clone()));
         let outcome = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
         // Content is kept no longer than it takes.
         self.send(&id, None);

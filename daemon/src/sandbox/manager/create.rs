@@ -7,6 +7,7 @@ use roost_proto::model::{RunState, SandboxSpec};
 use tokio::time::Instant;
 
 use super::{Beginning, DISPLAY_NUMBER, Manager, RequestError};
+use crate::host::fault;
 use crate::reconcile::ledger::{Change, Progress, Record};
 use crate::sandbox::driver::Accepted;
 use crate::sandbox::expiry::LifeClock;
@@ -35,6 +36,7 @@ fn local(id: SandboxId, name: Option<SandboxName>, spec: SandboxSpec, now_ms: u6
         lifetime: None,
         ttl_count: 0,
         clock: Some(LifeClock::begin(now_ms)),
+        brings_files: false,
     }
 }
 
@@ -96,15 +98,18 @@ impl Manager {
     async fn add(&self, desired: Desired, at: Instant) -> Result<View, RequestError> {
         let id = desired.id.clone();
         let record = self.allocate(desired)?;
+        fault::pass("create.accepted");
         if let Err(error) = self.services.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await {
             self.give_back(&record);
             return Err(error.into());
         }
+        fault::pass("create.durable");
         // An earlier sandbox of this id may still be shown as Gone.
         self.table.remove(&id);
         self.table.put_desired(record.desired.clone());
         let accepted = Accepted { at, durable_at: Instant::now() };
         self.drive(record, Progress::default(), Beginning::of(accepted));
+        fault::pass("create.driven");
         self.get(&id).ok_or(RequestError::NotFound(id))
     }
 

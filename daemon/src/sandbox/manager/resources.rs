@@ -4,6 +4,7 @@ use roost_proto::convert::InvalidMessage;
 use roost_proto::id::SandboxId;
 
 use super::{Manager, RequestError};
+use crate::host::fault;
 use crate::reconcile::ledger::{Change, Record};
 use crate::sandbox::request_queue::{Decision, DeniedReason};
 use crate::sandbox::{Desired, View};
@@ -27,6 +28,7 @@ impl Manager {
             Decision::Accept(desired) => {
                 let record = Record { desired: desired.into(), ..record };
                 self.services.ledger.commit(vec![Change::Put(Box::new(record.clone()))]).await?;
+                fault::pass("request.durable");
                 self.tell(record);
             }
         }

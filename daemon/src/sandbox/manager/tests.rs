@@ -1,3 +1,6 @@
+mod fencing;
+mod order;
+
 use std::sync::Arc;
 
 use roost_proto::id::SandboxId;
