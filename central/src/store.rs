@@ -36,7 +36,7 @@ pub use error::{
 pub use sql::SqlStore;
 pub use types::{
     Aim, AimAt, BeginClaimError, Change, ChangeSink, ClaimRecord, Created, Desired, Ending, Enrolment, FinishClaim,
-    FinishClaimError, HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, KeyedAnswer, LinkNode, NewClaim,
+    FinishClaimError, Fence, HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, KeyedAnswer, LinkNode, NewClaim,
     NewJoinToken, NewResources, NewSandbox, NewWish, NodePool, NodeRecord, PlaceFn, PoolBoard, PoolNode, PoolWish,
     PutPoolError, SandboxFilter, SandboxKey, Settled,
 };
@@ -203,8 +203,9 @@ pub trait SystemStore: Send + Sync {
         node_generation: u64,
         now_unix_ms: u64,
     ) -> Result<Settled, StoreError>;
-    /// Applies one heartbeat in one transaction.
-    async fn apply_heartbeat(&self, batch: HeartbeatBatch) -> Result<(), StoreError>;
+    /// Applies one heartbeat in one transaction; false, and nothing is changed,
+    /// if its session does not speak for the node any more.
+    async fn apply_heartbeat(&self, batch: HeartbeatBatch) -> Result<bool, StoreError>;
     /// Adds an image that a node has just confirmed, ahead of its heartbeat.
     async fn add_image(&self, node: NodeId, image: ImageInfo) -> Result<(), StoreError>;
     /// Forgets an image that a node has just removed.

@@ -19,7 +19,7 @@ use super::session::STORE_PAUSE;
 use crate::app::Central;
 use crate::clock;
 use crate::live::{Said, print_of_observed};
-use crate::store::HeartbeatBatch;
+use crate::store::{Fence, HeartbeatBatch};
 
 /// A new period is told when it differs by more than one part in so many.
 const PERIOD_GRAIN: u32 = 4;
@@ -29,6 +29,8 @@ pub(super) struct Heartbeats {
     central: Arc<Central>,
     node: NodeId,
     instance_id: String,
+    /// Of the session.
+    fence: Fence,
     /// True until the first full heartbeat of a new daemon process is stored:
     /// its revisions begin anew.
     is_new_process: bool,
@@ -42,9 +44,15 @@ pub(super) struct Heartbeats {
 }
 
 impl Heartbeats {
-    pub(super) fn new(central: Arc<Central>, node: NodeId, instance_id: String, is_new_process: bool) -> Self {
+    pub(super) fn new(
+        central: Arc<Central>,
+        node: NodeId,
+        instance_id: String,
+        is_new_process: bool,
+        fence: Fence,
+    ) -> Self {
         let (order, listed) = (Order::default(), HashSet::new());
-        Self { central, node, instance_id, is_new_process, order, listed, pace: None, told_period_ms: 0 }
+        Self { central, node, instance_id, fence, is_new_process, order, listed, pace: None, told_period_ms: 0 }
     }
 
     /// With the pace that the node was welcomed with, if it reads further ones.
@@ -84,6 +92,10 @@ impl Heartbeats {
     }
 
     async fn apply(&mut self, heartbeat: Heartbeat, acked_generation: u64) -> bool {
+        // Nor may it change what is known without the store.
+        if self.fence.closed.is_cancelled() {
+            return false;
+        }
         let now_unix_ms = clock::now_unix_ms();
         let full = heartbeat.full;
         let reset_revisions = full && self.is_new_process;
@@ -94,6 +106,7 @@ impl Heartbeats {
         let gone: Vec<SandboxId> =
             observed.iter().filter(|(_, o)| o.phase == Phase::Gone).map(|(id, _)| id.clone()).collect();
         let batch = HeartbeatBatch {
+            fence: self.fence.clone(),
             node_id: self.node.clone(),
             instance_id: self.instance_id.clone(),
             reset_revisions,
@@ -108,11 +121,20 @@ impl Heartbeats {
             self.central.rooms.learn(&self.node, status);
         }
         let is_idle = !full && batch.status.is_none() && batch.observed.is_empty();
-        if !is_idle && let Err(error) = self.central.store.system().apply_heartbeat(batch).await {
-            tracing::error!(error = crate::log::chain(&error), "heartbeat could not be stored");
-            // The node is asked for a full heartbeat, and answers at once.
-            tokio::time::sleep(STORE_PAUSE).await;
-            return false;
+        if !is_idle {
+            match self.central.store.system().apply_heartbeat(batch).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::info!("heartbeat passed over: a newer session speaks for the node");
+                    return false;
+                }
+                Err(error) => {
+                    tracing::error!(error = crate::log::chain(&error), "heartbeat could not be stored");
+                    // The node is asked for a full heartbeat, and answers at once.
+                    tokio::time::sleep(STORE_PAUSE).await;
+                    return false;
+                }
+            }
         }
         self.is_new_process &= listed.is_none();
         self.remember(status.as_ref(), said, listed.as_ref(), now_unix_ms);

@@ -33,7 +33,7 @@ use crate::app::Central;
 use crate::ca;
 use crate::changes::lock;
 use crate::clock;
-use crate::store::LinkNode;
+use crate::store::{Fence, LinkNode};
 
 /// Wait after the database has failed: nodes and sessions try again, and must
 /// not do so as fast as they can.
@@ -117,7 +117,10 @@ impl Session {
             ..Shared::default()
         };
         let is_new_process = stored.instance_id != hello.instance_id;
-        let heartbeats = Heartbeats::new(self.central.clone(), self.node.clone(), hello.instance_id, is_new_process)
+        let Central { store, replica, .. } = &*self.central;
+        let fence = Fence { closed: registration.closed.clone(), replica: store.is_shared().then(|| replica.clone()) };
+        let (central, node) = (self.central.clone(), self.node.clone());
+        let heartbeats = Heartbeats::new(central, node, hello.instance_id, is_new_process, fence)
             .with_pace((version >= VERSION_2).then_some(self.pace));
         let held = hello.desired_generation;
         let sent = (unsettled.is_none() && held == stored.desired_generation).then_some(held);

@@ -149,8 +149,8 @@ pub(super) struct Registration {
     epoch: u64,
     /// When central ends the session, and why.
     pub(super) end: EndSignal,
-    /// Ends the tunnels of the session.
-    closed: CancellationToken,
+    /// Ends the tunnels of the session, and its say.
+    pub(super) closed: CancellationToken,
     /// Woken when somebody wants the node's certificate renewed.
     pub(super) renew: Arc<Notify>,
     /// Tunnels that the node is to open.

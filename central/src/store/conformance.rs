@@ -141,6 +141,7 @@ impl Bench {
 
     fn batch(&self) -> HeartbeatBatch {
         HeartbeatBatch {
+            fence: Fence::default(),
             node_id: self.node.clone(),
             instance_id: "i1".into(),
             reset_revisions: false,
@@ -256,6 +257,7 @@ macro_rules! suite {
             case!(resources::the_same_key_changes_once);
             case!(node::deltas_hold_what_changed_since_their_base);
             case!(node::observations_only_move_forward);
+            case!(node::a_session_that_was_fenced_changes_nothing);
             case!(node::a_new_daemon_process_begins_its_revisions_anew);
             case!(node::a_deleted_sandbox_frees_its_room_when_its_node_says_gone);
             case!(node::a_full_list_ends_what_the_node_was_told_to_delete);

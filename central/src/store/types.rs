@@ -15,6 +15,8 @@ pub use claim::{
     PoolWish, PutPoolError,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::place::{PlaceError, Room};
 use crate::secret::SecretHash;
 
@@ -288,9 +290,22 @@ pub struct Desired {
     pub sandboxes: Vec<Sandbox>,
 }
 
+/// Whether the session of a heartbeat is the one that speaks for its node. It
+/// is asked within the transaction: what an older session had on its way must
+/// not undo what a newer one has said.
+#[derive(Debug, Clone, Default)]
+pub struct Fence {
+    /// Cancelled when a newer session has begun here, or the node was removed.
+    pub closed: CancellationToken,
+    /// The replica of central that has the session, where there are several.
+    pub replica: Option<String>,
+}
+
 /// One heartbeat, as far as it is news.
 #[derive(Debug, Clone)]
 pub struct HeartbeatBatch {
+    /// Of which session.
+    pub fence: Fence,
     /// From which node.
     pub node_id: NodeId,
     /// Its daemon process.

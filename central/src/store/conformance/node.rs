@@ -24,6 +24,36 @@ pub(super) async fn observations_only_move_forward(bench: Bench) {
     assert_eq!((now.observed.phase, now.observed_at_unix_ms), (Phase::Ready, Some(5)));
 }
 
+pub(super) async fn a_session_that_was_fenced_changes_nothing(bench: Bench) {
+    let (kept, deleted) = (bench.create(None).await.unwrap(), bench.create(None).await.unwrap());
+    bench.own().set_run_state(SandboxKey::Id(deleted.id.clone()), Intent::Delete).await.unwrap();
+    bench.observe(&kept.id, Phase::Ready, 5).await;
+    // The last word of an older daemon: all of it is wrong by now.
+    let stale = |fence| HeartbeatBatch {
+        fence,
+        instance_id: "i0".into(),
+        reset_revisions: true,
+        listed: Some(HashSet::from([kept.id.clone()])),
+        acked_generation: 99,
+        observed: vec![(kept.id.clone(), Observed { phase: Phase::Failed, revision: 900, ..Observed::pending() })],
+        ..bench.batch()
+    };
+    let system = bench.store.system();
+    let ended = Fence::default();
+    ended.closed.cancel();
+    system.hold_node(bench.node.clone(), "here".into(), 5).await.unwrap();
+    let elsewhere = Fence { replica: Some("there".into()), ..Fence::default() };
+    for fence in [ended, elsewhere] {
+        assert!(!system.apply_heartbeat(stale(fence)).await.unwrap());
+        assert_eq!(bench.find(&kept.id).await.unwrap().observed.phase, Phase::Ready);
+        assert!(bench.find(&deleted.id).await.is_some(), "it was never seen to go");
+        assert_ne!(system.link_node(bench.node.clone()).await.unwrap().unwrap().instance_id, "i0");
+    }
+    let here = Fence { replica: Some("here".into()), ..Fence::default() };
+    assert!(system.apply_heartbeat(stale(here)).await.unwrap());
+    assert_eq!(bench.find(&kept.id).await.unwrap().observed.phase, Phase::Failed);
+}
+
 pub(super) async fn a_new_daemon_process_begins_its_revisions_anew(bench: Bench) {
     let made = bench.create(None).await.unwrap();
     bench.observe(&made.id, Phase::Ready, 5).await;

@@ -5,11 +5,18 @@ use std::collections::HashSet;
 use roost_proto::id::{NodeId, SandboxId};
 use roost_proto::model::{Observed, Phase, RunState};
 
-use super::row::{all, count, first, int, parsed, to_json};
+use super::row::{all, count, exists, first, int, parsed, to_json};
 use super::{Row, Transaction, node, orphan, sandbox, timing, values};
-use crate::store::{Change, HeartbeatBatch, StoreError};
+use crate::store::{Change, Fence, HeartbeatBatch, StoreError};
 
-pub(super) fn apply(tx: &dyn Transaction, batch: &HeartbeatBatch, changes: &mut Vec<Change>) -> Result<(), StoreError> {
+pub(super) fn apply(
+    tx: &dyn Transaction,
+    batch: &HeartbeatBatch,
+    changes: &mut Vec<Change>,
+) -> Result<bool, StoreError> {
+    if is_fenced(tx, batch)? {
+        return Ok(false);
+    }
     // Only a complete list makes the new process the known one: a list that
     // breaks off in the middle begins anew, and its revisions with it.
     if batch.reset_revisions && batch.listed.is_some() {
@@ -29,7 +36,18 @@ pub(super) fn apply(tx: &dyn Transaction, batch: &HeartbeatBatch, changes: &mut 
     if let Some(listed) = &batch.listed {
         forget_missing(tx, batch, listed, changes)?;
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Whether another session speaks for the node.
+fn is_fenced(tx: &dyn Transaction, batch: &HeartbeatBatch) -> Result<bool, StoreError> {
+    let Fence { closed, replica } = &batch.fence;
+    if closed.is_cancelled() {
+        return Ok(true);
+    }
+    let Some(replica) = replica else { return Ok(false) };
+    let sql = "SELECT 1 FROM nodes WHERE id = $1 AND held_by = $2";
+    Ok(!exists(tx, sql, values![batch.node_id.as_str(), replica])?)
 }
 
 /// Takes one observation, unless it is older than what is known. One statement:

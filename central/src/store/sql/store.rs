@@ -349,7 +349,7 @@ impl SystemStore for SqlSystem {
         self.queues.write("settle", settle).await
     }
 
-    async fn apply_heartbeat(&self, batch: HeartbeatBatch) -> Result<(), StoreError> {
+    async fn apply_heartbeat(&self, batch: HeartbeatBatch) -> Result<bool, StoreError> {
         self.queues.write("apply_heartbeat", move |tx, out| heartbeat::apply(tx, &batch, out)).await
     }
 
