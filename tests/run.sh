@@ -1,7 +1,7 @@
 #!/bin/bash
 # Everything that must pass.
 #
-#   run.sh [SUITE…]    the first four suites, or the named ones
+#   run.sh [SUITE…]    all suites but the last, or the named ones
 #
 # Suites:
 #   style    shellcheck, rustfmt, clippy without a warning
@@ -10,6 +10,8 @@
 #            images, limits, neighbours, claims, copy, disk, volumes, timing
 #   system   central, node and command together, support bundles
 #   fleet    central and simulated nodes; commands of central; kills of central and of its database
+#   torture  everything is killed, again and again, while people are busy; what is short, slow or too much;
+#            ROOST_TORTURE_KILLS says how often (100), ROOST_TORTURE_SEED repeats the choices of a run
 #   cgroup2  the life of sandboxes once more, with runc and with crun, in a guest that has cgroup v2
 #            alone: Debian 12's cloud kernel under QEMU's software emulation, without a network
 #            (tests/guest). A run of its own: docs/spec.md says what of it, and has the last result
@@ -20,7 +22,7 @@
 set -euo pipefail
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-readonly repository suites=(style unit node system fleet) further=(cgroup2)
+readonly repository suites=(style unit node system fleet torture) further=(cgroup2)
 # shellcheck source=deploy/lib/common.sh
 source "$repository/deploy/lib/common.sh"
 
@@ -114,6 +116,12 @@ suite_system() {
 suite_fleet() {
     cargo build --quiet --workspace --locked
     run_tests --features roost-tests/machine --test fleet --test central -- --test-threads 2
+}
+
+# One test at a time: what one of them does to the machine must not slow the others.
+suite_torture() {
+    binaries_and_images
+    run_tests --features roost-tests/machine --test torture -- --nocapture --test-threads 1
 }
 
 suite_cgroup2() {

@@ -42,6 +42,16 @@ impl Containerd {
         self.process.kill();
     }
 
+    /// Lets it hang: its connections stay, and nobody answers.
+    pub fn freeze(&self) {
+        self.process.freeze();
+    }
+
+    /// Lets it go on after [`Containerd::freeze`].
+    pub fn thaw(&self) {
+        self.process.thaw();
+    }
+
     /// Ends it.
     pub fn stop(&mut self) {
         self.process.stop();

@@ -132,6 +132,20 @@ impl TestNode {
         Ok(())
     }
 
+    /// Copies the logs of daemon and containerd to where they outlive the node.
+    ///
+    /// # Errors
+    /// When they cannot be copied.
+    pub fn keep_logs(&self, to: &Path) -> Result<()> {
+        std::fs::create_dir_all(to)?;
+        for log in ["roostd.log", "c/containerd.log"] {
+            let name = Path::new(log).file_name().unwrap_or_default();
+            std::fs::copy(self.root.join(log), to.join(name))?;
+        }
+        eprintln!("harness: logs are kept in {}", to.display());
+        Ok(())
+    }
+
     /// Removes every pool and deletes every sandbox, so that nothing outlives
     /// the node.
     ///

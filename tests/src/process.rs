@@ -62,6 +62,16 @@ impl Process {
         }
     }
 
+    /// Stops it where it stands (SIGSTOP), as a process that hangs.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on after [`Process::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
     /// Kills it (SIGKILL) and waits for its end.
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
