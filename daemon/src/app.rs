@@ -99,7 +99,6 @@ impl App {
     pub async fn start(config: Config, log: LogControl, shutdown: CancellationToken) -> Result<Self, StartError> {
         let layout = Layout::new(&config.root);
         let lock = prepare_root(&layout)?;
-        fault::arm(layout.root().join("fault"));
         check_propagation(&config)?;
         let tasks = Tasks::default();
         let metrics = Metrics::new(tasks.clone());
@@ -214,6 +213,7 @@ fn prepare_root(layout: &Layout) -> Result<host::lock::RootLock, host::Error> {
     let create = |path: &Path| std::fs::create_dir_all(path).map_err(|e| host::Error::path("create", path, e));
     create(layout.root())?;
     let lock = host::lock::RootLock::take(layout.root())?;
+    fault::arm(layout.root().join("fault"));
     files::set_mode(layout.root(), 0o711)?;
     files::require_traversable(layout.root())?;
     for (dir, mode) in [(layout.sandboxes(), 0o711), (layout.logs(), 0o700), (layout.spool(), 0o700)] {

@@ -121,6 +121,17 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::Timeout { .. })
     }
 
+    /// Whether the shim of a task ended in the middle of a call, which
+    /// containerd says in words only, or just before its start.
+    #[must_use]
+    pub fn is_shim_lost(&self) -> bool {
+        match self {
+            Self::Rpc { source, .. } => source.message().contains("ttrpc: closed"),
+            Self::NotFound { operation, .. } => *operation == "start task",
+            _ => false,
+        }
+    }
+
     /// Whether containerd's disk is full: it says so in words only.
     #[must_use]
     pub fn is_no_space(&self) -> bool {

@@ -41,6 +41,9 @@ use crate::reconcile::ledger::{Change, Failure, Progress, Record};
 
 /// First and longest wait before something is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// Shims that may be lost in the middle of one start: more than that, and it is
+/// the sandbox that ends them.
+const SHIMS_LOST_MAX: u32 = 2;
 /// Reason of a sandbox that must not run, because another has its ids.
 const IDS_TAKEN: &str = "ids-taken";
 
@@ -262,13 +265,15 @@ impl Driver {
             self.progress.starts += 1;
         }
         self.progress.failure = None;
-        let mut retry = RETRY.0;
+        let (mut retry, mut shims_lost) = (RETRY.0, 0);
         loop {
             match self.attempt(desired, scope).await {
                 Ok(()) => return self.became_ready(desired, scope).await,
                 Err(error) => {
                     let stage = self.publisher.running_stage();
-                    if !error.is_transient() || !self.is_wanted() {
+                    shims_lost += u32::from(error.is_shim_lost());
+                    let may_pass = error.is_transient() || (error.is_shim_lost() && shims_lost <= SHIMS_LOST_MAX);
+                    if !may_pass || !self.is_wanted() {
                         return self.attempt_failed(desired, scope, &error, stage).await;
                     }
                     self.publisher.note(error.reason(), error.message(stage));

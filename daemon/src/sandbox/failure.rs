@@ -81,6 +81,12 @@ impl StartError {
         self.containerd().is_some_and(containerd::Error::is_unavailable)
     }
 
+    /// Whether a shim ended in the middle: as a rule the next one does not.
+    #[must_use]
+    pub fn is_shim_lost(&self) -> bool {
+        self.containerd().is_some_and(containerd::Error::is_shim_lost)
+    }
+
     /// What containerd said, wherever in a start it was asked.
     fn containerd(&self) -> Option<&containerd::Error> {
         match self {
@@ -191,6 +197,12 @@ mod tests {
             assert!(error.is_transient(), "{error:?}");
             assert_eq!(error.reason(), "containerd-unavailable");
         }
+        let lost = containerd::Error::from_status(
+            "create task",
+            "x",
+            tonic::Status::unknown("failed to create shim task: ttrpc: closed: unknown"),
+        );
+        assert!(lost.is_shim_lost() && !StartError::Containerd(lost).is_transient());
         let broken = containerd::Error::from_status("view snapshot", "x", tonic::Status::internal("broken"));
         assert!(!image(ImageError::Layers(broken)).is_transient());
     }

@@ -277,3 +277,20 @@ async fn a_workload_that_ended_unseen_comes_back_with_its_screen() -> Result<()>
     assert!(node.client.screenshot(&id).await?.starts_with(b"\x89PNG"));
     node.clear().await
 }
+
+#[tokio::test]
+async fn a_shim_that_is_killed_during_a_start_does_not_fail_it() -> Result<()> {
+    let node = TestNode::start().await?;
+    for point in ["create.display_task", "create.workload_task"] {
+        arm(&node, &format!("{point} delay=1500\n"))?;
+        let id = node.client.create(&plain(false)?).await?;
+        let shim = eventually("a shim is there", PHASE_LIMIT, || async {
+            let all = crate::kills::shims(&node);
+            Ok(all.into_iter().find(|(_, line)| line.contains(id.as_str())).map(|(pid, _)| pid))
+        });
+        murder(i32::try_from(shim.await?)?)?;
+        node.client.reaches(&id, Phase::Ready).await.map_err(|e| format!("{point}: {e}"))?;
+        node.client.delete(&id).await?;
+    }
+    node.clear().await
+}
