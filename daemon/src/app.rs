@@ -36,12 +36,13 @@ use crate::sandbox::claim::WorkloadPids;
 use crate::sandbox::image::Images;
 use crate::sandbox::layout::Layout;
 use crate::sandbox::manager::Limits;
-use crate::sandbox::remains::SHIM_CGROUP;
 use crate::sandbox::{Manager, Node, Services, node_time};
 use crate::storage::Storage;
 use crate::tasks::Tasks;
 use crate::volume::{Homes, VolumeError, VolumeTable, Volumes};
 
+/// Cgroup of the shims, beside those of the sandboxes.
+const SHIM_CGROUP: &str = "shims";
 /// Pictures that are made at the same time: encoding only computes.
 const SCREENSHOTS_AT_ONCE: usize = 4;
 /// Between two looks at screenshot buffers that nobody uses.

@@ -22,7 +22,7 @@ pub mod manager;
 pub mod node_time;
 pub mod prepare;
 pub mod publisher;
-pub mod remains;
+mod remains;
 pub mod request_queue;
 pub mod restart;
 pub mod runtime;

@@ -13,8 +13,7 @@ pub fn mounts_under(root: &Path) -> Vec<PathBuf> {
 }
 
 /// Directories of a cgroup in every hierarchy.
-#[must_use]
-pub fn cgroup_dirs(parent: &str) -> Vec<PathBuf> {
+fn cgroup_dirs(parent: &str) -> Vec<PathBuf> {
     let base = Path::new("/sys/fs/cgroup");
     let hierarchies = std::fs::read_dir(base).into_iter().flatten().flatten().map(|e| e.path().join(parent));
     hierarchies.chain([base.join(parent)]).filter(|dir| dir.is_dir()).collect()

@@ -126,7 +126,9 @@ impl Error {
     #[must_use]
     pub fn is_shim_lost(&self) -> bool {
         match self {
-            Self::Rpc { source, .. } => source.message().contains("ttrpc: closed"),
+            Self::Rpc { source, .. } => {
+                ["ttrpc: closed", "failed to start shim"].iter().any(|words| source.message().contains(words))
+            }
             Self::NotFound { operation, .. } => *operation == "start task",
             _ => false,
         }

@@ -197,11 +197,8 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Processes in a cgroup and those below it.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn pids(&self, name: &str) -> Result<Vec<nix::unistd::Pid>, Error> {
+    /// Processes of a cgroup and those below it.
+    fn pids(&self, name: &str) -> Result<Vec<nix::unistd::Pid>, Error> {
         let mut pids = Vec::new();
         collect_pids(&self.version.file("pids", &self.relative(name), "", ""), &mut pids)?;
         Ok(pids)

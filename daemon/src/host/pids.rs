@@ -7,6 +7,21 @@ use nix::unistd::Pid;
 
 use super::Error;
 
+/// Processes that the kernel calls by this name, of at most 15 bytes.
+///
+/// # Errors
+/// When procfs cannot be read.
+pub fn named(name: &str) -> Result<Vec<Pid>, Error> {
+    let entries = std::fs::read_dir("/proc").map_err(|e| Error::path("read", "/proc", e))?;
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    // One that ended meanwhile has no name any more.
+    let has_name = |pid: &i32| {
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        comm.is_ok_and(|comm| comm.trim_end() == name)
+    };
+    Ok(numbers.filter(has_name).map(Pid::from_raw).collect())
+}
+
 /// The words of a process's command line; none of one that is gone.
 #[must_use]
 pub fn command_line(pid: Pid) -> Vec<String> {

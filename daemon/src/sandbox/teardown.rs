@@ -56,7 +56,7 @@ pub async fn stop(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), Te
     let remains = Remains::of(node, id);
     blocking(move || {
         if !was_known {
-            remains.kill_shims(&cgroups)?;
+            remains.kill_shims()?;
         }
         remove_cgroup(&cgroups, &name)?;
         remains.remove_state()?;
