@@ -35,10 +35,10 @@ pub use error::{
 };
 pub use sql::SqlStore;
 pub use types::{
-    Aim, AimAt, BeginClaimError, Change, ChangeSink, ClaimRecord, Created, Desired, Ending, Enrolment, FinishClaim,
-    FinishClaimError, Fence, HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, KeyedAnswer, LinkNode, NewClaim,
-    NewJoinToken, NewResources, NewSandbox, NewWish, NodePool, NodeRecord, PlaceFn, PoolBoard, PoolNode, PoolWish,
-    PutPoolError, SandboxFilter, SandboxKey, Settled,
+    Aim, AimAt, BeginClaimError, Change, ChangeSink, ClaimRecord, Created, Desired, Ending, Enrolment, Fence,
+    FinishClaim, FinishClaimError, HeartbeatBatch, Held, ImageOnNodes, Intent, JoinToken, KeyedAnswer, LinkNode,
+    NewClaim, NewJoinToken, NewResources, NewSandbox, NewWish, NodePool, NodeRecord, PlaceFn, PoolBoard, PoolNode,
+    PoolWish, PutPoolError, SandboxFilter, SandboxKey, Settled,
 };
 
 use crate::secret::SecretHash;

@@ -16,7 +16,7 @@
 //! runs.
 //!
 //! Only builds with debug assertions have any of this: in a release build a
-//! point is an empty function (docs/adr/0023-fault-points-in-debug-builds.md).
+//! point is an empty function (docs/adr/0024-fault-points-in-debug-builds.md).
 
 /// Every point, as `<what is done>.<what is over>`.
 pub const POINTS: [&str; 66] = [
