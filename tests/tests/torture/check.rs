@@ -204,10 +204,11 @@ impl Traces {
             dirs.extend(names(&node.state().join(dir)).into_iter().map(|name| format!("{dir}/{name}")));
         }
         let bundles = node.root.join("c/state/io.containerd.runtime.v2.task/roost");
-        // A containerd that is killed while it removes a bundle leaves it under a
-        // hidden name, which it never looks at again.
-        let bundles = names(&bundles).into_iter().filter(|name| !name.starts_with('.'));
-        dirs.extend(bundles.map(|name| format!("bundle/{name}")));
+        // A containerd that is killed while it makes or removes a bundle leaves it
+        // in its own state, without the file of a process that was made, or under
+        // a hidden name. It never looks at those again, and nobody else may.
+        let is_made = |name: &String| !name.starts_with('.') && bundles.join(name).join("init.pid").exists();
+        dirs.extend(names(&bundles).into_iter().filter(is_made).map(|name| format!("bundle/{name}")));
         dirs.extend(names(&node.root.join("runc/roost")).into_iter().map(|name| format!("runc/{name}")));
         let cgroups = traces::cgroups_below(&node.cgroup_parent());
         let ids = cgroups.iter().filter(|name| name.starts_with("sbx-") && !name.contains('/'));
