@@ -99,7 +99,7 @@ async fn a_flood_of_output_is_bounded_on_disk_and_in_memory() -> Result<()> {
         let (most, node, id) = (&most, &node, &id);
         async move {
             most.set(most.get().max(now?));
-            Ok(node.client.output(&id).await?.contains("the end").then_some(()))
+            Ok(node.client.output(id).await?.contains("the end").then_some(()))
         }
     })
     .await?;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 use roost_proto::id::ClaimId;
-use roost_proto::model::{Binding, Phase, RunState};
+use roost_proto::model::{Binding, LifetimeChange, Phase, RunState};
 
 use super::*;
 use crate::sandbox::claim::Parcel;
@@ -47,7 +47,8 @@ fn claim(id: &SandboxId) -> Claim {
     let claim_id = ClaimId::random();
     let parcel = Parcel::new(claim_id.clone(), [].into(), Vec::new());
     let binding = Binding::new(claim_id);
-    Claim { from: From::Sandbox(id.clone()), binding, name: None, tenant: None, resources: None, parcel }
+    let lifetime = LifetimeChange::default();
+    Claim { from: From::Sandbox(id.clone()), binding, name: None, tenant: None, resources: None, lifetime, parcel }
 }
 
 async fn play(events: Vec<Event>) -> Result<(), TestCaseError> {
