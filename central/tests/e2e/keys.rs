@@ -58,7 +58,7 @@ const ROUTES: [(&str, &str, [&str; 4]); 31] = [
         "/templates/{template}",
         [
             "/templates/t",
-            r#"{"name":"t","image":"i","profile":"p"}"#,
+            r#"{"name":"t","image":"roost/desktop:latest","profile":"p"}"#,
             "/templates/t",
             r#"{"name":"t","image":"j","profile":"p"}"#,
         ],

@@ -36,6 +36,8 @@ pub(crate) struct Session {
     out: mpsc::Sender<NodeMessage>,
     inbound: Streaming<CentralMessage>,
     sequence: u64,
+    /// Wishes that came while an answer to a heartbeat was waited for.
+    early: std::collections::VecDeque<FromCentral>,
     link: NodeLinkClient<Channel>,
     pub(crate) api: FakeNode,
 }
@@ -123,7 +125,7 @@ impl Node {
         let (out, out_rx) = mpsc::channel(64);
         out.send(NodeMessage { body: Some(ToCentral::Hello(hello)) }).await.unwrap();
         let inbound = soon("a session", link.session(ReceiverStream::new(out_rx))).await.unwrap().into_inner();
-        Session { out, inbound, sequence: 0, link, api: FakeNode::default() }
+        Session { out, inbound, sequence: 0, early: Default::default(), link, api: FakeNode::default() }
     }
 
     /// Opens a session that is welcome.
@@ -152,6 +154,9 @@ pub(crate) fn seen(id: &str, phase: Phase, revision: u64) -> SandboxObserved {
 impl Session {
     /// The next message of central, or why there is none.
     pub(crate) async fn next(&mut self) -> Result<FromCentral, Status> {
+        if let Some(early) = self.early.pop_front() {
+            return Ok(early);
+        }
         let message = soon("a message of central", self.inbound.message()).await?;
         Ok(message.ok_or_else(|| Status::cancelled("end"))?.body.unwrap())
     }
@@ -181,14 +186,17 @@ impl Session {
         let node = node.map(Into::into);
         let heartbeat = Heartbeat { sequence, full, node, sandboxes: sandboxes.to_vec(), ..Heartbeat::default() };
         self.send(ToCentral::Heartbeat(heartbeat)).await;
+        let mut early = std::collections::VecDeque::new();
         let ack = loop {
             match self.next().await.unwrap() {
                 FromCentral::HeartbeatAck(ack) => break ack,
+                desired @ FromCentral::DesiredState(_) => early.push_back(desired),
                 // Central looks at the pools of a node as soon as it is there.
                 FromCentral::OpenTunnel(open) => self.open_tunnel(open.tunnel_id),
                 other => panic!("expected an ack, got {other:?}"),
             }
         };
+        self.early.append(&mut early);
         assert_eq!(ack.sequence, sequence);
         ack.resync
     }
