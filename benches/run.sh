@@ -9,7 +9,7 @@
 # Reads CARGO_TARGET_DIR, ROOST_IMAGES (where the images are kept) and ROOST_TEST_DIR.
 set -euo pipefail
 
-readonly benches=(cold-start start-rate memory daemon-idle adopt screenshot fleet placement warm-claim claim-rate density)
+readonly benches=(cold-start start-rate memory daemon-idle adopt screenshot fleet placement warm-claim claim-rate density checkpoint)
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=deploy/lib/common.sh
 source "$repository/deploy/lib/common.sh"

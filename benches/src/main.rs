@@ -7,6 +7,7 @@
 
 mod adopt;
 mod cgroup;
+mod checkpoint;
 mod cold_start;
 mod daemon_idle;
 mod density;
@@ -57,10 +58,11 @@ enum Name {
     WarmClaim,
     ClaimRate,
     Density,
+    Checkpoint,
 }
 
 impl Name {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::ColdStart,
         Self::StartRate,
         Self::Memory,
@@ -72,6 +74,7 @@ impl Name {
         Self::WarmClaim,
         Self::ClaimRate,
         Self::Density,
+        Self::Checkpoint,
     ];
 
     fn as_str(self) -> &'static str {
@@ -87,6 +90,7 @@ impl Name {
             Self::WarmClaim => "warm-claim",
             Self::ClaimRate => "claim-rate",
             Self::Density => "density",
+            Self::Checkpoint => "checkpoint",
         }
     }
 
@@ -105,6 +109,7 @@ impl Name {
             Self::WarmClaim => warm_claim::run(&report, n).await,
             Self::ClaimRate => warm_claim::rate(&report, n).await,
             Self::Density => density::run(&report, n).await,
+            Self::Checkpoint => checkpoint::run(&report, n).await,
         }
     }
 }

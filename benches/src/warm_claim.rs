@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use roost_proto::id::{ClaimId, SandboxId};
-use roost_proto::model::{Binding, ClaimContract, PoolSpec, PoolUpdate, SandboxSpec};
+use roost_proto::model::{Binding, ClaimContract, PoolSpec, PoolUpdate, SandboxSpec, VolumeMount};
 use roost_proto::node::{self as wire, claim_sandbox_request::From};
 use roost_tests::node::spec;
 use roost_tests::{Result, TestNode, eventually};
@@ -29,6 +29,8 @@ const AT_ONCE: usize = 8;
 /// How long a pool may take to fill.
 const FILL_LIMIT: Duration = Duration::from_secs(300);
 const POOL: &str = "bench";
+/// Size of the volume that each claim of `warm-claim` brings.
+const VOLUME_BYTES: u64 = 64 << 20;
 const NOTE: &str = "fluxbox desktop, Ready before; binds 3 variables, a file, a secret, identity and host name, and \
                     waits for the exit status of a hook that runs /bin/true";
 
@@ -43,7 +45,8 @@ fn waiting() -> Result<SandboxSpec> {
     })
 }
 
-fn claim() -> Result<wire::ClaimSandboxRequest> {
+/// A claim, with the volume of this name.
+fn claim(volume: Option<&str>) -> Result<wire::ClaimSandboxRequest> {
     let claim_id = ClaimId::random();
     let binding = Binding {
         env: [("USER_ID", "42"), ("TASK", "book a flight"), ("LANGUAGE", "nb")]
@@ -52,6 +55,7 @@ fn claim() -> Result<wire::ClaimSandboxRequest> {
         secrets: ["token".to_owned()].into(),
         identity: [("agent".to_owned(), "agt-1".to_owned())].into(),
         hostname: Some("desk".into()),
+        volumes: volume.map(mount).transpose()?.into_iter().collect(),
         ..Binding::new(claim_id)
     };
     Ok(wire::ClaimSandboxRequest {
@@ -85,9 +89,26 @@ async fn filled(node: &TestNode, ready: u32) -> Result<()> {
     .await
 }
 
+fn mount(volume: &str) -> Result<VolumeMount> {
+    Ok(VolumeMount { name: volume.parse()?, path: "/home/agent/work".into(), read_only: false })
+}
+
+/// Makes a volume for a claim to bring.
+async fn make_volume(node: &TestNode, name: &str) -> Result<()> {
+    let request = wire::CreateVolumeRequest { name: name.into(), size_bytes: VOLUME_BYTES, ..Default::default() };
+    node.client.volumes.clone().create_volume(request).await?;
+    Ok(())
+}
+
+async fn remove_volume(node: &TestNode, name: &str) -> Result<()> {
+    let request = wire::DeleteVolumeRequest { name: name.into(), ..Default::default() };
+    node.client.volumes.clone().delete_volume(request).await?;
+    Ok(())
+}
+
 /// Claims one; its id and the times of the parts.
-async fn take(node: &TestNode) -> Result<(SandboxId, Vec<wire::BindStep>)> {
-    let answer = node.client.api.clone().claim_sandbox(claim()?).await?.into_inner();
+async fn take(node: &TestNode, volume: Option<&str>) -> Result<(SandboxId, Vec<wire::BindStep>)> {
+    let answer = node.client.api.clone().claim_sandbox(claim(volume)?).await?.into_inner();
     let desired = answer.sandbox.and_then(|sandbox| sandbox.desired).ok_or("an answer without sandbox")?;
     Ok((desired.sandbox_id.parse()?, answer.steps))
 }
@@ -107,20 +128,23 @@ pub(crate) async fn run(report: &Report, n: Option<usize>) -> Result<()> {
             filled(node, READY).await?;
             let mut taken = Vec::new();
             for _ in 0..(n - whole.len()).min(READY as usize / 2) {
+                let volume = format!("home-{}", whole.len());
+                make_volume(node, &volume).await?;
                 let asked = Instant::now();
-                let (id, parts) = take(node).await?;
+                let (id, parts) = take(node, Some(&volume)).await?;
                 whole.push(asked.elapsed());
                 for step in parts {
                     steps.entry(step.name).or_default().push(Duration::from_micros(step.duration_us));
                 }
-                taken.push(id);
+                taken.push((id, volume));
                 progress.step();
             }
-            for id in taken {
+            for (id, volume) in taken {
                 node.client.delete(&id).await?;
+                remove_volume(node, &volume).await?;
             }
         }
-        let note = format!("{NOTE}; the pool refills meanwhile, two starts at once");
+        let note = format!("{NOTE}, and a volume of its own; the pool refills meanwhile, two starts at once");
         report.median_ms("node_p50_ms", &whole, &note)?;
         report.figure("node_p99_ms", whole.percentile_ms(99)?, "ms", whole.len(), &note)?;
         for (name, samples) in &steps {
@@ -148,7 +172,7 @@ pub(crate) async fn rate(report: &Report, n: Option<usize>) -> Result<()> {
         filled(node, ready).await?;
         let progress = Progress::new(report.bench(), "claiming desktops", n)?;
         let one = async || {
-            let (id, _) = take(node).await?;
+            let (id, _) = take(node, None).await?;
             progress.step();
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(id)
         };

@@ -39,6 +39,7 @@ use crate::sandbox::manager::Limits;
 use crate::sandbox::{Manager, Node, Services, node_time};
 use crate::storage::Storage;
 use crate::tasks::Tasks;
+use crate::volume::checkpoint::Checkpoints;
 use crate::volume::{Homes, VolumeError, VolumeTable, Volumes};
 
 /// Cgroup of the shims, beside those of the sandboxes.
@@ -305,7 +306,9 @@ async fn build_node(
     let disk_limits = storage.kind().as_str();
     tracing::info!(cgroup = cgroups.version().as_str(), disk_limits, "host looked at");
     let homes = Homes::new(layout.volumes(), storage.clone(), VolumeTable::default());
-    let volumes = Volumes::start(homes.clone(), ledger.clone(), contents.volumes, tasks.clone()).await?;
+    let checkpoints = Checkpoints::configured(&config.checkpoints, &layout.checkpoints(), &cgroups, tasks);
+    let checkpoints = checkpoints.map_err(VolumeError::from)?;
+    let volumes = Volumes::start(homes.clone(), ledger.clone(), contents.volumes, tasks.clone(), checkpoints).await?;
     let (images, puller) = build_images(config, &client, tasks);
     let node = Arc::new(Node {
         runtime: RuntimeOptions {
@@ -351,6 +354,7 @@ async fn build_node(
     manager.restore(plan.adopt, contents.central_generation);
     fault::pass("adopt.restored");
     blocking(move || homes.close_unused()).await?;
+    volumes.checkpoint_periodically();
     if let Err(error) = node.images.store().forget_broken_imports().await {
         tracing::warn!(%error, "leases of broken imports stay until they expire");
     }

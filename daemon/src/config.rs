@@ -1,5 +1,6 @@
 //! The daemon's configuration: one TOML file, unknown fields refused.
 
+mod checkpoints;
 mod pressure;
 mod storage;
 
@@ -10,6 +11,7 @@ use roost_proto::model::ImageRef;
 use serde::{Deserialize, Serialize};
 
 use crate::logging::LogFormat;
+pub use checkpoints::{CheckpointsConfig, S3Config};
 pub use pressure::PressureConfig;
 pub use storage::{LimitBy, StorageConfig};
 
@@ -77,6 +79,8 @@ pub struct Config {
     pub pressure: PressureConfig,
     /// How disk limits are enforced.
     pub storage: StorageConfig,
+    /// Where volumes are saved, and how often.
+    pub checkpoints: CheckpointsConfig,
     /// The unix socket.
     pub api: ApiConfig,
     /// Metrics and probes.
@@ -199,6 +203,7 @@ impl Default for Config {
             images: ImagesConfig::default(),
             pressure: PressureConfig::default(),
             storage: StorageConfig::default(),
+            checkpoints: CheckpointsConfig::default(),
             api: ApiConfig::default(),
             admin: AdminConfig::default(),
             central: None,
@@ -289,6 +294,7 @@ impl Config {
         require(runtime_ok, "containerd.runtime_binary", "must be a name such as \"runc\", or an absolute path")?;
         require(self.api.socket.is_absolute(), "api.socket", "must be an absolute path")?;
         self.images.check()?;
+        self.checkpoints.check()?;
         require(self.sandboxes.max >= 1, "sandboxes.max", "must be at least 1")?;
         require(self.sandboxes.first_id >= MIN_FIRST_ID, "sandboxes.first_id", "must be at least 65536")?;
         let parent = self.sandboxes.cgroup_parent.trim_matches('/');
@@ -334,6 +340,10 @@ mod tests {
             ("[containerd]\nruntime_binary = \"\"", "containerd.runtime_binary"),
             ("[containerd]\nruntime_binary = \"bin/crun\"", "containerd.runtime_binary"),
             ("[sandboxes]\nmax = 0", "sandboxes.max"),
+            ("[checkpoints]\nkeep = 0", "checkpoints.keep"),
+            ("[checkpoints]\ndirectory = \"x\"", "checkpoints.directory"),
+            ("[checkpoints]\ndirectory = \"/x\"\n[checkpoints.s3]\nbucket = \"b\"", "checkpoints.directory"),
+            ("[checkpoints.s3]\nbucket = \"\"", "checkpoints.s3.bucket"),
             ("[sandboxes]\nfirst_id = 0", "sandboxes.first_id"),
             ("[sandboxes]\ncgroup_parent = \"a/../b\"", "sandboxes.cgroup_parent"),
         ] {

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod ext4;
 pub mod fault;
 pub mod files;
+pub mod home;
 pub mod inside;
 pub mod kernel_log;
 pub mod limits;

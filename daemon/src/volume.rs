@@ -18,10 +18,12 @@
 //! and attaches, [`Volumes`] makes, resizes and removes.
 
 mod adopt;
+pub mod checkpoint;
 mod dirs;
 mod homes;
 mod manager;
 mod record;
+mod save;
 mod state;
 mod table;
 

@@ -45,7 +45,7 @@ pub use sandbox::{
 pub use spec::{DisplayKind, DisplaySpec, Isolation, Readiness, SandboxSpec, WindowManager};
 pub use support::{Check, HostReport, LeftOut, StartRecord, SupportPart, Verdict};
 pub use template::{Profile, Template, resolve};
-pub use volume::{Volume, VolumeAttachment, VolumeMount, VolumePhase, VolumeUsage, check_volume_size};
+pub use volume::{Checkpoint, Volume, VolumeAttachment, VolumeMount, VolumePhase, VolumeUsage, check_volume_size};
 
 /// Checks that a type alone cannot express.
 pub trait Validate {

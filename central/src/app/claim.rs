@@ -184,6 +184,12 @@ impl Attempt<'_> {
                     self.aim(AimAt::Node(next.clone())).await?;
                     self.record.node_id = Some(next);
                 }
+                // A new one could be placed where the volumes are not.
+                None if !self.body.volumes.is_empty() => {
+                    self.scope.store().drop_claim(self.record.id.clone()).await?;
+                    let told = format!("no desktop is ready on the node that has the volumes: {reason}");
+                    return Err(Conflict::NotReady(told).into());
+                }
                 None => {
                     let sandbox = SandboxId::random();
                     self.aim(AimAt::Made { sandbox: sandbox.clone(), reason }).await?;

@@ -23,6 +23,7 @@ use crate::logging::LoggingError;
 use crate::pull::PullError;
 use crate::registry::RegistryError;
 use crate::sandbox::RequestError;
+use crate::volume::checkpoint::{BlobError, CheckpointError};
 use crate::volume::{HoldError, VolumeError};
 
 /// Metadata key of the stable word for what went wrong.
@@ -129,6 +130,23 @@ fn hold(error: &HoldError) -> Status {
     }
 }
 
+/// A checkpoint that cannot be taken or used.
+fn checkpoint(error: &CheckpointError) -> Status {
+    let message = chain(error);
+    match error {
+        CheckpointError::Missing(_) => status(Code::NotFound, "checkpoint-not-found", message),
+        CheckpointError::TooSlow { .. } | CheckpointError::Disturbed(_) => {
+            status(Code::Aborted, "checkpoint-disturbed", message)
+        }
+        CheckpointError::Entry { .. } => status(Code::FailedPrecondition, "checkpoint-refused", message),
+        CheckpointError::Damaged { .. } => failure(Code::DataLoss, "checkpoint-damaged", error),
+        CheckpointError::Blob(BlobError::Damaged { .. }) => failure(Code::DataLoss, "checkpoint-damaged", error),
+        CheckpointError::Blob(_) => failure(Code::Unavailable, "checkpoint-store-failed", error),
+        CheckpointError::Host(_) => failure(Code::Internal, "volume-failed", error),
+        CheckpointError::Stopped => shutting_down(),
+    }
+}
+
 impl From<VolumeError> for Status {
     fn from(error: VolumeError) -> Self {
         let message = error.to_string();
@@ -142,6 +160,7 @@ impl From<VolumeError> for Status {
             }
             VolumeError::Host(_) => failure(Code::Internal, "volume-failed", &error),
             VolumeError::Ledger(_) => failure(Code::Internal, "ledger-failed", &error),
+            VolumeError::Checkpoint(error) => checkpoint(error),
             VolumeError::Ended => shutting_down(),
         }
     }

@@ -440,6 +440,8 @@ impl Driver {
         let changes = vec![Change::Remove(desired.id.clone())];
         self.services.ledger.commit(changes).await.map_err(|e| chain(&e))?;
         fault::pass("delete.forgotten");
+        // Before it is shown to be gone: who waits for that may take them.
+        self.services.volumes.release(&desired.id);
         Ok(())
     }
 

@@ -81,6 +81,12 @@ impl Layout {
         self.root.join("blanks")
     }
 
+    /// Where volumes are saved, unless the operator says otherwise.
+    #[must_use]
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
     /// The parent of all volumes.
     #[must_use]
     pub fn volumes(&self) -> VolumesDir {

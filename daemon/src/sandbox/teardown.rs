@@ -14,6 +14,7 @@ use super::layout::SandboxDirs;
 use super::remains::Remains;
 use crate::containerd::{self, ContainerId, Role, TaskStatus};
 use crate::host::{self, blocking, fault, files, mount, namespaces};
+use crate::volume::checkpoint::frozen_cgroup;
 
 /// How long a killed process may take to end: an exit frees its memory first.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,8 +42,11 @@ pub enum TeardownError {
 /// # Errors
 /// See [`TeardownError`]; call again later.
 pub async fn stop(node: &Node, id: &SandboxId, grace: Duration) -> Result<(), TeardownError> {
-    // What stands still hears no signal, and on v1 does not even die.
-    node.cgroups.thaw(id.as_str())?;
+    // What stands still hears no signal, and on v1 does not even die: somebody
+    // paused it, or a checkpoint of a volume is taken.
+    for cgroup in [id.to_string(), frozen_cgroup(id.as_str())] {
+        node.cgroups.thaw(&cgroup)?;
+    }
     if !grace.is_zero() {
         terminate(node, &ContainerId::new(id, Role::Workload), grace).await?;
     }

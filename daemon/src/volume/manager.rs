@@ -11,6 +11,7 @@ use roost_proto::convert::InvalidMessage;
 use roost_proto::id::TenantId;
 use roost_proto::model::{Volume, check_volume_size};
 
+use super::checkpoint::{CheckpointError, Checkpoints, Reading};
 use super::dirs::VolumeDir;
 use super::record::{self, LimitedBy};
 use super::table::Standing;
@@ -64,9 +65,21 @@ pub enum VolumeError {
     /// The request could not be made durable.
     #[error("the ledger could not keep the request")]
     Ledger(#[from] LedgerError),
+    /// A checkpoint.
+    #[error("the checkpoint cannot be taken or used")]
+    Checkpoint(#[from] CheckpointError),
     /// The daemon shuts down.
     #[error("the daemon is shutting down")]
     Ended,
+}
+
+/// What is in a new volume.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Nothing.
+    Nothing,
+    /// What a checkpoint saved.
+    Checkpoint(Reading),
 }
 
 /// The volumes of the node; cheap to clone.
@@ -74,12 +87,13 @@ pub enum VolumeError {
 pub struct Volumes {
     pub(super) homes: Homes,
     pub(super) ledger: Ledger,
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
+    pub(super) checkpoints: Checkpoints,
     /// Held from the decision on a request until it is carried out.
-    lane: Arc<tokio::sync::Mutex<()>>,
+    pub(super) lane: Arc<tokio::sync::Mutex<()>>,
 }
 
-fn whole_mebibytes(size_bytes: u64) -> Result<u64, VolumeError> {
+pub(super) fn whole_mebibytes(size_bytes: u64) -> Result<u64, VolumeError> {
     check_volume_size(size_bytes).map_err(|error| VolumeError::Invalid(InvalidMessage(vec![error])))?;
     Ok(size_bytes.div_ceil(GRAIN_BYTES) * GRAIN_BYTES)
 }
@@ -95,13 +109,14 @@ impl Volumes {
         ledger: Ledger,
         kept: Vec<VolumeRecord>,
         tasks: Tasks,
+        checkpoints: Checkpoints,
     ) -> Result<Self, VolumeError> {
         let adopting = homes.clone();
         let changes = blocking(move || adopting.adopt(kept)).await?;
         if !changes.is_empty() {
             ledger.commit(changes).await?;
         }
-        let volumes = Self { homes, ledger, tasks, lane: Arc::default() };
+        let volumes = Self { homes, ledger, tasks, checkpoints, lane: Arc::default() };
         volumes.sweep();
         Ok(volumes)
     }
@@ -130,7 +145,7 @@ impl Volumes {
         &self.homes
     }
 
-    async fn whole<T: Send + 'static>(
+    pub(super) async fn whole<T: Send + 'static>(
         &self,
         key: &VolumeKey,
         request: impl Future<Output = Result<T, VolumeError>> + Send + 'static,
@@ -147,18 +162,24 @@ impl Volumes {
         let (volumes, subject) = (self.clone(), key.clone());
         self.whole(&subject, async move {
             let _alone = volumes.lane.lock().await;
-            volumes.create_now(key, size_bytes).await
+            volumes.create_now(key, size_bytes, Content::Nothing).await
         })
         .await
     }
 
-    async fn create_now(&self, key: VolumeKey, size_bytes: u64) -> Result<Volume, VolumeError> {
+    /// Makes a volume with what is to be in it; the lane is held.
+    pub(super) async fn create_now(
+        &self,
+        key: VolumeKey,
+        size_bytes: u64,
+        content: Content,
+    ) -> Result<Volume, VolumeError> {
         if let Some(standing) = self.homes.table.get(&key) {
             if standing.record.deleting {
                 return Err(HoldError::Deleting(key).into());
             }
             return match standing.record.size_bytes {
-                same if same == size_bytes => self.show(standing).await,
+                same if same == size_bytes && matches!(content, Content::Nothing) => self.show(standing).await,
                 size_bytes => Err(VolumeError::Conflict { volume: key, size_bytes }),
             };
         }
@@ -176,7 +197,8 @@ impl Volumes {
             deleting: false,
         };
         let homes = self.homes.clone();
-        let record = blocking(move || homes.make(record)).await?;
+        let record = tokio::task::spawn_blocking(move || homes.make(record, content));
+        let record = record.await.map_err(|_| VolumeError::Ended)??;
         if let Err(error) = self.ledger.commit(vec![Change::PutVolume(Box::new(record))]).await {
             // Without an answer it is nobody's; the next daemon would adopt it.
             let homes = self.homes.clone();
@@ -291,13 +313,14 @@ impl Volumes {
 impl Homes {
     /// Makes a volume whole, moves it to its place and notes it. Durable when
     /// it returns. 15 to 50 ms where a file system has to be made.
-    fn make(&self, record: VolumeRecord) -> Result<VolumeRecord, host::Error> {
+    fn make(&self, record: VolumeRecord, content: Content) -> Result<VolumeRecord, VolumeError> {
         let project = self.storage.free_project(self.dir.path(), PROJECTS)?;
         let record = VolumeRecord { project, ..record };
         let new = VolumeDir::new(self.dir.new_ones().join(format!("{:016x}", rand::random::<u64>())));
         files::create_dir(new.path(), 0o700)?;
-        let made = self.fill_and_move(&new, &record);
+        let made = self.fill_and_move(&new, &record, content);
         if made.is_err() {
+            // Others are made one after the other: this one alone is there.
             self.sweep()?;
         }
         made?;
@@ -305,11 +328,14 @@ impl Homes {
         Ok(record)
     }
 
-    fn fill_and_move(&self, new: &VolumeDir, record: &VolumeRecord) -> Result<(), host::Error> {
+    fn fill_and_move(&self, new: &VolumeDir, record: &VolumeRecord, content: Content) -> Result<(), VolumeError> {
         let place = new.place();
         self.storage.open(&place, record.project, record.size_bytes)?;
         files::create_dir(&new.home(), 0o700)?;
-        record::sync(&place.dir)?;
+        if let Content::Checkpoint(reading) = content {
+            reading.fill(&new.home())?;
+        }
+        host::home::sync_file_system(&place.dir)?;
         self.storage.close(&place)?;
         if record.limited_by == LimitedBy::Loop {
             record::sync(&place.image)?;
@@ -320,7 +346,7 @@ impl Homes {
         let target = self.dir.volume(&record.key());
         std::fs::rename(new.path(), target.path()).map_err(|e| host::Error::path("rename to", target.path(), e))?;
         record::sync(&tenant)?;
-        record::sync(self.dir.path())
+        Ok(record::sync(self.dir.path())?)
     }
 
     /// Moves a volume that nobody has to those that are being removed; none

@@ -224,6 +224,38 @@ impl VolumeTable {
         of_it.collect()
     }
 
+    /// Notes that something works on a volume: it stays open, and is not
+    /// removed.
+    ///
+    /// # Errors
+    /// It is not there, or is being removed.
+    pub(super) fn begin_work(&self, key: &VolumeKey) -> Result<VolumeRecord, HoldError> {
+        let mut volumes = self.lock();
+        let entry = volumes.get_mut(key).ok_or_else(|| HoldError::Missing(key.clone()))?;
+        match entry {
+            entry if entry.record.deleting => Err(HoldError::Deleting(key.clone())),
+            entry if entry.is_lost => Err(HoldError::Lost(key.clone())),
+            entry => {
+                entry.works += 1;
+                Ok(entry.record.clone())
+            }
+        }
+    }
+
+    /// The work of [`Self::begin_work`] has ended.
+    pub(super) fn end_work(&self, key: &VolumeKey) {
+        if let Some(entry) = self.lock().get_mut(key) {
+            entry.works = entry.works.saturating_sub(1);
+        }
+    }
+
+    /// Sandboxes whose processes may write to a volume now.
+    pub(super) fn writers(&self, key: &VolumeKey) -> Vec<SandboxId> {
+        let volumes = self.lock();
+        let holders = volumes.get(key).into_iter().flat_map(|entry| &entry.holders);
+        holders.filter(|(_, holder)| holder.is_open && !holder.read_only).map(|(id, _)| id.clone()).collect()
+    }
+
     /// What must be held while a volume is opened, attached or closed.
     pub(super) fn gate(&self, key: &VolumeKey) -> Option<Arc<Mutex<()>>> {
         self.lock().get(key).map(|entry| entry.gate.clone())

@@ -1,7 +1,7 @@
 //! Volumes.
 
 use super::{InvalidMessage, WireEnum, parse, wire_enum};
-use crate::model::{Volume, VolumeAttachment, VolumeMount, VolumePhase, VolumeUsage};
+use crate::model::{Checkpoint, Volume, VolumeAttachment, VolumeMount, VolumePhase, VolumeUsage};
 use crate::{node, types as wire};
 
 wire_enum!(VolumePhase, node::VolumePhase, "phase", {
@@ -90,6 +90,42 @@ impl TryFrom<node::Volume> for Volume {
             usage: v.usage.map(Into::into),
             attachments: v.attachments.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             conditions: v.conditions.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+impl From<Checkpoint> for node::Checkpoint {
+    fn from(c: Checkpoint) -> Self {
+        Self {
+            id: c.id.into(),
+            tenant: c.tenant.into(),
+            volume: c.volume.into(),
+            created_at_unix_ms: c.created_at_unix_ms,
+            size_bytes: c.size_bytes,
+            entries: c.entries,
+            content_bytes: c.content_bytes,
+            moved_bytes: c.moved_bytes,
+            stored_bytes: c.stored_bytes,
+            frozen_us: c.frozen_us,
+        }
+    }
+}
+
+impl TryFrom<node::Checkpoint> for Checkpoint {
+    type Error = InvalidMessage;
+
+    fn try_from(c: node::Checkpoint) -> Result<Self, InvalidMessage> {
+        Ok(Self {
+            id: parse("id", &c.id)?,
+            tenant: parse("tenant", &c.tenant)?,
+            volume: parse("volume", &c.volume)?,
+            created_at_unix_ms: c.created_at_unix_ms,
+            size_bytes: c.size_bytes,
+            entries: c.entries,
+            content_bytes: c.content_bytes,
+            moved_bytes: c.moved_bytes,
+            stored_bytes: c.stored_bytes,
+            frozen_us: c.frozen_us,
         })
     }
 }

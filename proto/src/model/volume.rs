@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{FieldError, NodeCondition, Validate};
-use crate::id::{SandboxId, TenantId, VolumeName};
+use crate::id::{CheckpointId, SandboxId, TenantId, VolumeName};
 
 /// Most volumes of one sandbox.
 const MOUNTS_MAX: usize = 16;
@@ -165,6 +165,33 @@ pub struct Volume {
     /// E.g. `VolumeFull`.
     #[serde(default)]
     pub conditions: Vec<NodeCondition>,
+}
+
+/// A volume at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Which.
+    pub id: CheckpointId,
+    /// Owner of the volume.
+    pub tenant: TenantId,
+    /// The volume.
+    pub volume: VolumeName,
+    /// Unix time, in milliseconds.
+    pub created_at_unix_ms: u64,
+    /// What the volume was to hold at most, in bytes.
+    pub size_bytes: u64,
+    /// Files, directories and links.
+    pub entries: u64,
+    /// Content of all files without their holes, in bytes.
+    pub content_bytes: u64,
+    /// Content that was not saved before, in bytes.
+    pub moved_bytes: u64,
+    /// What that took in the store, packed, in bytes.
+    pub stored_bytes: u64,
+    /// How long a sandbox stood still, in microseconds; 0 if none wrote.
+    pub frozen_us: u64,
 }
 
 impl Validate for [VolumeMount] {

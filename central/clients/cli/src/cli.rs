@@ -37,7 +37,9 @@ pub(crate) use sandbox::{
     SetArgs, VerbArgs, WaitArgs,
 };
 
-pub(crate) use volume::{RemoveVolumesArgs, VolumeArgs, VolumeCommand, VolumePlace};
+pub(crate) use volume::{
+    GetVolumeArgs, ListCheckpointsArgs, RemoveVolumesArgs, VolumeArgs, VolumeCommand, VolumePlace,
+};
 
 use std::path::PathBuf;
 use std::time::Duration;

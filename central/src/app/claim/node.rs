@@ -126,6 +126,9 @@ fn meaning(node: &NodeId, status: Status) -> Refusal {
     match (status.code(), word) {
         (Code::ResourceExhausted, _) => Refusal::Next(status.message().to_owned()),
         (Code::Unimplemented, _) => Refusal::Next(format!("the roostd of {node} is too old for claims")),
+        // A volume lies on one node: another may be the one.
+        (Code::NotFound, "volume-not-found") => Refusal::Next(status.message().to_owned()),
+        (Code::FailedPrecondition, word) if word.starts_with("volume-") => Refusal::Wrong(node_error(node, status)),
         (Code::FailedPrecondition, "sandbox-deleting") => {
             Refusal::Failed(Conflict::Deleting("of the claim".into()).into())
         }
@@ -164,6 +167,8 @@ mod tests {
     fn only_a_node_that_has_none_is_passed_over() {
         assert!(matches!(said(Code::ResourceExhausted, "pool-empty"), Refusal::Next(_)));
         assert!(matches!(said(Code::Unimplemented, ""), Refusal::Next(_)));
+        assert!(matches!(said(Code::NotFound, "volume-not-found"), Refusal::Next(_)));
+        assert!(matches!(said(Code::FailedPrecondition, "volume-in-use"), Refusal::Wrong(_)));
         assert!(matches!(said(Code::InvalidArgument, "invalid-request"), Refusal::Wrong(_)));
         // It may have bound the claim all the same.
         for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Internal, Code::Cancelled] {

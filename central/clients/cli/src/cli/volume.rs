@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use roost_proto::id::{TenantId, VolumeName};
+use roost_proto::id::{CheckpointId, TenantId, VolumeName};
 use roost_proto::model::VolumeMount;
 
 use crate::output::{ListArgs, OutputArgs};
@@ -48,8 +48,29 @@ Examples:
     /// Make a volume larger, also while it is in use
     #[command(after_help = "Example:\n  sudo roost volume resize home --size 20Gi")]
     Resize(ResizeVolumeArgs),
+    /// Save a volume; a sandbox that writes to it stands still for a moment
+    #[command(after_help = "Example:\n  sudo roost volume checkpoint home")]
+    Checkpoint(GetVolumeArgs),
+    /// List what was saved of a volume, also of one that is no more
+    #[command(after_help = "Example:\n  sudo roost volume checkpoints home")]
+    Checkpoints(ListCheckpointsArgs),
+    /// Make a new volume of what was saved
+    #[command(after_help = "\
+Examples:
+  sudo roost volume restore home --to home-2
+  sudo roost volume restore home --to home-2 --checkpoint ckp-0123456789abcdef --size 20Gi")]
+    Restore(RestoreVolumeArgs),
+    /// Make a copy of a volume as it is now
+    #[command(after_help = "Example:\n  sudo roost volume clone home --to home-2")]
+    Clone(CloneVolumeArgs),
     /// Remove volumes with everything in them
-    #[command(visible_alias = "delete", after_help = "Example:\n  sudo roost volume rm home --yes")]
+    #[command(
+        visible_alias = "delete",
+        after_help = "\
+Examples:
+  sudo roost volume rm home --yes
+  sudo roost volume rm home --yes --checkpoint    save it first"
+    )]
     Rm(RemoveVolumesArgs),
 }
 
@@ -95,6 +116,48 @@ pub(crate) struct RemoveVolumesArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+    /// Save each first; one that cannot be saved stays
+    #[arg(long)]
+    pub(crate) checkpoint: bool,
+}
+
+/// `checkpoints`.
+#[derive(Debug, Args)]
+pub(crate) struct ListCheckpointsArgs {
+    /// The volume
+    pub(crate) volume: VolumeName,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreVolumeArgs {
+    /// The volume that was saved
+    pub(crate) volume: VolumeName,
+    /// The new volume
+    #[arg(long, value_name = "VOLUME")]
+    pub(crate) to: VolumeName,
+    /// Which of its checkpoints [default: the newest]
+    #[arg(long, value_name = "ID")]
+    pub(crate) checkpoint: Option<CheckpointId>,
+    /// What the new one holds at most [default: as the old one]
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    pub(crate) size: Option<u64>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `clone`.
+#[derive(Debug, Args)]
+pub(crate) struct CloneVolumeArgs {
+    /// The volume
+    pub(crate) volume: VolumeName,
+    /// The copy
+    #[arg(long, value_name = "VOLUME")]
+    pub(crate) to: VolumeName,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// Reads `NAME:PATH` or `NAME:PATH:ro`.

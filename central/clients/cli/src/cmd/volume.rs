@@ -1,9 +1,12 @@
 //! `roost volume`.
 
+mod checkpoint;
+
 use roost_proto::id::VolumeName;
 use roost_proto::model::{NodeCondition, Volume, VolumePhase};
 use roost_proto::node::{
-    CreateVolumeRequest, DeleteVolumeRequest, ListVolumesRequest, ResizeVolumeRequest, VolumeRequest,
+    CloneVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, ListVolumesRequest, ResizeVolumeRequest,
+    RestoreVolumeRequest, VolumeRequest,
 };
 
 use super::{App, Several, confirm, socket_path};
@@ -34,6 +37,26 @@ pub(super) async fn run(app: &App, args: VolumeArgs) -> Result<(), CliError> {
     match command {
         VolumeCommand::Ls(args) => list(app, place, tenant, args).await,
         VolumeCommand::Rm(args) => remove(app, place, &tenant, args).await,
+        VolumeCommand::Checkpoint(args) => checkpoint::take(app, place, tenant, args).await,
+        VolumeCommand::Checkpoints(args) => checkpoint::list(app, place, tenant, args).await,
+        VolumeCommand::Restore(args) => {
+            let request = RestoreVolumeRequest {
+                tenant,
+                name: args.to.to_string(),
+                from: args.volume.to_string(),
+                checkpoint_id: args.checkpoint.map(String::from).unwrap_or_default(),
+                size_bytes: args.size.unwrap_or_default(),
+            };
+            let volume = volume(connect(app, place).await?.volumes().restore_volume(request).await)?;
+            let line = || format!("volume {} made of what was saved of {}", volume.name, args.volume);
+            Ok(Printer::new(&app.console, args.output).one(&volume, volume.name.as_str(), line)?)
+        }
+        VolumeCommand::Clone(args) => {
+            let request = CloneVolumeRequest { tenant, name: args.volume.to_string(), to: args.to.to_string() };
+            let volume = volume(connect(app, place).await?.volumes().clone_volume(request).await)?;
+            let line = || format!("volume {} made as a copy of {}", volume.name, args.volume);
+            Ok(Printer::new(&app.console, args.output).one(&volume, volume.name.as_str(), line)?)
+        }
         VolumeCommand::Create(args) => {
             let request = CreateVolumeRequest { tenant, name: args.volume.to_string(), size_bytes: args.size };
             let made = connect(app, place).await?.volumes().create_volume(request).await;
@@ -156,7 +179,8 @@ async fn remove(app: &App, place: VolumePlace, tenant: &str, args: RemoveVolumes
     let socket = connect(app, place).await?;
     let mut several = Several::new(app);
     for name in &args.volumes {
-        let request = DeleteVolumeRequest { tenant: tenant.to_owned(), name: name.to_string() };
+        let request =
+            DeleteVolumeRequest { tenant: tenant.to_owned(), name: name.to_string(), checkpoint: args.checkpoint };
         let removed = socket.volumes().delete_volume(request).await;
         if several.take(removed.map_err(|status| NodeSocketError::from(status).into()))?.is_some() {
             app.console.line(&format!("volume {name} deleted"))?;

@@ -1,6 +1,8 @@
 //! Volumes on a real node: homes that move between sandboxes, outlive daemon
 //! and ledger, and end at their limit.
 
+mod checkpoints;
+
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,35 +17,35 @@ use roost_tests::node::spec;
 use roost_tests::traces::mounts_under;
 use roost_tests::{Result, TestNode, eventually};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// Size of the volumes of these tests, in bytes.
 const SIZE: u64 = 64 * MIB;
 /// How long a wish may take to be seen.
-const LIMIT: Duration = Duration::from_secs(40);
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 
-fn mount(name: &str, path: &str) -> Result<VolumeMount> {
+pub(crate) fn mount(name: &str, path: &str) -> Result<VolumeMount> {
     Ok(VolumeMount { name: name.parse()?, path: path.into(), read_only: false })
 }
 
-fn with(volumes: Vec<VolumeMount>) -> Result<SandboxSpec> {
+pub(crate) fn with(volumes: Vec<VolumeMount>) -> Result<SandboxSpec> {
     Ok(SandboxSpec { volumes, ..spec("bare")? })
 }
 
-async fn make(node: &TestNode, name: &str) -> Result<Volume> {
+pub(crate) async fn make(node: &TestNode, name: &str) -> Result<Volume> {
     let request = wire::CreateVolumeRequest { tenant: String::new(), name: name.into(), size_bytes: SIZE };
     Ok(node.client.volumes.clone().create_volume(request).await?.into_inner().try_into()?)
 }
 
-fn named(name: &str) -> wire::VolumeRequest {
+pub(crate) fn named(name: &str) -> wire::VolumeRequest {
     wire::VolumeRequest { tenant: String::new(), name: name.into() }
 }
 
-async fn get(node: &TestNode, name: &str) -> Result<Volume> {
+pub(crate) async fn get(node: &TestNode, name: &str) -> Result<Volume> {
     Ok(node.client.volumes.clone().get_volume(named(name)).await?.into_inner().try_into()?)
 }
 
-async fn remove(node: &TestNode, name: &str) -> Result<()> {
-    let request = wire::DeleteVolumeRequest { tenant: String::new(), name: name.into() };
+pub(crate) async fn remove(node: &TestNode, name: &str) -> Result<()> {
+    let request = wire::DeleteVolumeRequest { name: name.into(), ..Default::default() };
     node.client.volumes.clone().delete_volume(request).await?;
     Ok(())
 }
@@ -52,7 +54,7 @@ async fn run(node: &TestNode, id: &SandboxId, script: &str) -> Result<ExecResult
     node.client.exec(id, &["/bin/sh", "-c", script]).await
 }
 
-async fn sh(node: &TestNode, id: &SandboxId, script: &str) -> Result<String> {
+pub(crate) async fn sh(node: &TestNode, id: &SandboxId, script: &str) -> Result<String> {
     let result = run(node, id, script).await?;
     assert_eq!(result.exit_code, 0, "{script}: {result:?}");
     Ok(result.stdout)
