@@ -62,7 +62,7 @@ async fn a_restored_home_is_the_same_and_what_did_not_change_is_not_moved_again(
     let second = save(&node, "home").await?;
     assert!(second.moved_bytes * 100 < second.content_bytes, "{second:?}");
     assert!(second.stored_bytes * 100 < first.stored_bytes, "the list of files is small: {second:?}");
-    sh(&node, &id, "printf changed | dd of=~/a/large bs=1 seek=6000000 conv=notrunc 2>/dev/null").await?;
+    sh(&node, &id, "printf changed | dd of=$HOME/a/large bs=1 seek=6000000 conv=notrunc 2>/dev/null").await?;
     let third = save(&node, "home").await?;
     assert!((1..=8_400_000).contains(&third.moved_bytes), "a change moves the pieces around it: {third:?}");
 
