@@ -26,7 +26,7 @@ pub(super) async fn observations_only_move_forward(bench: Bench) {
 
 pub(super) async fn a_session_that_was_fenced_changes_nothing(bench: Bench) {
     let (kept, deleted) = (bench.create(None).await.unwrap(), bench.create(None).await.unwrap());
-    bench.own().set_run_state(SandboxKey::Id(deleted.id.clone()), Intent::Delete).await.unwrap();
+    bench.own().set_run_state(SandboxKey::Id(deleted.id.clone()), Intent::Delete.into()).await.unwrap();
     bench.observe(&kept.id, Phase::Ready, 5).await;
     // The last word of an older daemon: all of it is wrong by now.
     let stale = |fence| HeartbeatBatch {

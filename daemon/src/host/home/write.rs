@@ -47,7 +47,7 @@ impl NewHome {
     fn parent<'a>(&self, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Error> {
         let error = self.error("make", path);
         let Some(name) = path.file_name().filter(|_| is_plain(path)) else { return Err(error(Errno::EINVAL)) };
-        let parent = path.parent().unwrap_or(Path::new(""));
+        let parent = path.parent().unwrap_or_else(|| Path::new(""));
         let dir = openat2(&self.root, relative(parent), below(OFlag::O_PATH | OFlag::O_DIRECTORY)).map_err(error)?;
         Ok((dir, name))
     }

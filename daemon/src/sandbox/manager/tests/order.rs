@@ -80,7 +80,7 @@ async fn play(events: Vec<Event>) -> Result<(), TestCaseError> {
                 manager.hint([id]);
             }
             Event::Limits(index, pids_limit) if !ids.is_empty() => {
-                drop(manager.set_resources(index.get(&ids), pids(pids_limit)).await);
+                drop(manager.update(index.get(&ids), pids(pids_limit)).await);
             }
             Event::Time(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
             Event::Kill => node = node.next_daemon(),
