@@ -63,7 +63,8 @@ async fn a_follower_whose_client_left_holds_nothing() {
     std::fs::write(&log, "one\n").unwrap();
     let mut stream = logs(&room, &id, true, None).await;
     assert_eq!(read_until(&mut stream, "one\n").await, "one\n");
-    assert_eq!(descriptors_of(&log), 1);
+    // Two for the moment in which it looks for a rotation.
+    assert!(descriptors_of(&log) >= 1, "it follows");
     drop(stream);
     eventually("the log is closed", || descriptors_of(&log) == 0).await;
 }
