@@ -264,7 +264,8 @@ async fn files_go_through_central_and_files_that_change_meanwhile_are_copied() -
 
 #[tokio::test]
 async fn a_follower_of_the_output_misses_no_line_and_ends_with_the_sandbox() -> Result<()> {
-    let node = TestNode::start_on_small_disk(2048, "[sandboxes]\nlog_max_bytes = 65536\n").await?;
+    // Large enough for the reserve of the disk.
+    let node = TestNode::start_on_small_disk(6144, "[sandboxes]\nlog_max_bytes = 65536\n").await?;
     let mut spec = spec("bare")?;
     // Some rotations in a life of the program, a little beyond the limit each.
     let script = "i=0; while [ $i -lt 5000 ]; do echo \"line $i of this life of the program\"; i=$((i+1)); [ $((i % 20)) = 0 ] && sleep 0.1; done; exit 1";
