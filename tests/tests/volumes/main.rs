@@ -173,7 +173,7 @@ async fn a_claim_attaches_to_what_runs_and_again_to_what_its_policy_made() -> Re
     assert_eq!(mounts(&node, &id, "/home/agent/work").len(), 1);
     let after = node.cgroup(&format!("{id}/workload")).process_ids();
     assert!(before.iter().all(|pid| after.contains(pid)), "nothing was restarted");
-    sh(&node, &id, "echo one >~/work/a; echo two >/srv/data/b").await?;
+    sh(&node, &id, "echo one >\"$HOME/work/a\"; echo two >/srv/data/b").await?;
 
     let overlapping = claim(&node, &id, binding(vec![mount("home", "/srv/data/x")?])).await.unwrap_err().to_string();
     assert!(overlapping.contains(id.as_str()), "{overlapping}");
@@ -187,7 +187,7 @@ async fn a_claim_attaches_to_what_runs_and_again_to_what_its_policy_made() -> Re
         Ok((is_again && observed.binding.is_some_and(|binding| binding.bound)).then_some(()))
     })
     .await?;
-    assert_eq!(sh(&node, &id, "cat ~/work/a /srv/data/b").await?, "one\ntwo\n");
+    assert_eq!(sh(&node, &id, "cat \"$HOME/work/a\" /srv/data/b").await?, "one\ntwo\n");
     assert_eq!(mounts(&node, &id, "/home/agent/work").len(), 1);
     node.clear().await?;
     nothing_is_open(&node).await
